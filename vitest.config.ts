@@ -1,0 +1,20 @@
+/**
+ * One vitest project per kind of proof: `unit` beside the source, the rest under test/.
+ * Tests of the slower kinds run one file at a time: they start servers and runners of their own,
+ * and two cores shared by two of them would only make both slower.
+ */
+import { defineConfig } from "vitest/config";
+
+const slow = { fileParallelism: false, testTimeout: 120_000, hookTimeout: 120_000 };
+
+export default defineConfig({
+  test: {
+    projects: [
+      { test: { name: "unit", include: ["services/*/src/**/*.test.ts", "scripts/**/*.test.ts"] } },
+      { test: { name: "sim", include: ["test/sim/**/*.test.ts"] } },
+      { test: { name: "golden", include: ["test/golden/**/*.test.ts"], ...slow } },
+      { test: { name: "integration", include: ["test/integration/**/*.test.ts"], ...slow } },
+      { test: { name: "e2e", include: ["test/e2e/**/*.test.ts"], ...slow } },
+    ],
+  },
+});
