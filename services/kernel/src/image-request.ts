@@ -3,7 +3,10 @@
  * (which validates from a stored profile, also while a pool has no group) and the GPU node (which
  * checks again what it is given). One function decides: `resolveRequest`.
  */
+import { assert } from "./assert.ts";
 import type { FieldViolation } from "./error.ts";
+import { adviseOn } from "./image-advice.ts";
+import { resolveSize } from "./image-size.ts";
 
 /** A request as it came: only what the client said. Absent fields take the model's defaults. */
 export interface RequestedImage {
@@ -89,4 +92,122 @@ export interface AdviceThresholds {
   readonly stepsHigh?: number;
   readonly sizeLow?: number;
   readonly promptWordsLow?: number;
+}
+
+const SEED_END = 2n ** 64n;
+const SEED_LOWEST = -(2n ** 63n);
+
+/**
+ * Fills in the model's defaults and checks every limit. All violations are listed at once, under
+ * the field names of the public API. `drawnSeed` (0 .. 2^64 - 1) is taken if none was given.
+ */
+export function resolveRequest(
+  profile: ModelProfile,
+  requested: RequestedImage,
+  drawnSeed: bigint,
+): Resolution {
+  assert(drawnSeed >= 0n && drawnSeed < SEED_END, `drawn seed ${drawnSeed}`);
+  const size = resolveSize(profile, requested);
+  const violations = [
+    ...textViolations(profile, requested),
+    ...(size.ok ? [] : size.violations),
+    ...numberViolations(profile, requested),
+  ];
+  if (!size.ok || violations.length > 0) return { ok: false, violations };
+  const request: ImageRequest = {
+    prompt: requested.prompt,
+    prompt2: requested.prompt2 || requested.prompt,
+    negativePrompt: requested.negativePrompt,
+    negativePrompt2: requested.negativePrompt2,
+    trueCfgScale: requested.trueCfgScale ?? 1,
+    width: size.size.width,
+    height: size.size.height,
+    steps: requested.steps ?? profile.defaultSteps,
+    guidance: requested.guidance ?? profile.defaultGuidance,
+    seed: BigInt.asUintN(64, requested.seed ?? drawnSeed),
+    maxSequenceLength: requested.maxSequenceLength ?? profile.defaultMaxSequenceLength,
+    imageCount: requested.imageCount ?? 1,
+  };
+  return { ok: true, request, advisories: adviseOn(profile, requested, request) };
+}
+
+function textViolations(
+  profile: ModelProfile,
+  requested: RequestedImage,
+): readonly FieldViolation[] {
+  const { maxPromptBytes } = profile;
+  return [
+    ...oneTextViolation("prompt", requested.prompt, maxPromptBytes),
+    ...oneTextViolation("prompt_2", requested.prompt2, maxPromptBytes),
+    ...oneTextViolation("negative_prompt", requested.negativePrompt, maxPromptBytes),
+    ...oneTextViolation("negative_prompt_2", requested.negativePrompt2, maxPromptBytes),
+  ];
+}
+
+/** A surrogate without its partner, or a control character other than tab and line ends. */
+// oxlint-disable-next-line no-control-regex
+const REFUSED_CHARACTER = /[\p{Cs}\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]/u;
+
+function oneTextViolation(
+  field: string,
+  text: string | undefined,
+  maxBytes: number,
+): readonly FieldViolation[] {
+  if (text === undefined) return [];
+  const bytes = new TextEncoder().encode(text).length;
+  if (bytes > maxBytes) {
+    const description = `has ${bytes} bytes; shorten it to at most ${maxBytes} bytes of UTF-8`;
+    return [{ field, description }];
+  }
+  const index = text.search(REFUSED_CHARACTER);
+  if (index < 0) return [];
+  const code = text.codePointAt(index)!;
+  const kind = code >= 0xd800 ? "half of a surrogate pair" : "a control character";
+  const hex = code.toString(16).toUpperCase().padStart(4, "0");
+  const position = Array.from(text.slice(0, index)).length + 1;
+  const description = `character ${position} is U+${hex}, ${kind}; remove it`;
+  return [{ field, description }];
+}
+
+function numberViolations(
+  profile: ModelProfile,
+  requested: RequestedImage,
+): readonly FieldViolation[] {
+  const { minSteps, maxSteps, maxGuidance, maxSequenceLengthMax, maxImageCount } = profile;
+  return [
+    ...rangeViolation("true_cfg_scale", requested.trueCfgScale, 0, maxGuidance),
+    ...wholeViolation("num_inference_steps", requested.steps, minSteps, maxSteps),
+    ...rangeViolation("guidance_scale", requested.guidance, 0, maxGuidance),
+    ...seedViolation(requested.seed),
+    ...wholeViolation("max_sequence_length", requested.maxSequenceLength, 1, maxSequenceLengthMax),
+    ...wholeViolation("image_count", requested.imageCount, 1, maxImageCount),
+  ];
+}
+
+function rangeViolation(
+  field: string,
+  value: number | undefined,
+  low: number,
+  high: number,
+): readonly FieldViolation[] {
+  if (value === undefined || (value >= low && value <= high)) return [];
+  return [{ field, description: `is ${value}; use a number from ${low} to ${high}` }];
+}
+
+function wholeViolation(
+  field: string,
+  value: number | undefined,
+  low: number,
+  high: number,
+): readonly FieldViolation[] {
+  if (value === undefined || (Number.isInteger(value) && value >= low && value <= high)) return [];
+  return [{ field, description: `is ${value}; use a whole number from ${low} to ${high}` }];
+}
+
+/** Negative seeds mean what they mean to torch: -1 is 2^64 - 1. */
+function seedViolation(seed: bigint | undefined): readonly FieldViolation[] {
+  if (seed === undefined || (seed >= SEED_LOWEST && seed < SEED_END)) return [];
+  return [
+    { field: "seed", description: `is ${seed}; use a whole number from 0 to ${SEED_END - 1n}` },
+  ];
 }
