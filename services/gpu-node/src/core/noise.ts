@@ -166,7 +166,7 @@ function logarithm(value: number): number {
 }
 
 const FOUR_OVER_PI = fround(1.27323954473516);
-const QUARTER_PI = Float32Array.of(-0.78515625, -2.4187564849853516e-4, -3.77489497744594108e-8);
+const QUARTER_PI = Float32Array.of(-0.78515625, -2.4187564849853516e-4, -3.774894977445941e-8);
 const COSINE_TERMS = Float32Array.of(
   2.443315711809948e-5,
   -1.388731625493765e-3,
