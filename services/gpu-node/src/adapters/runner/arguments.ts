@@ -1,0 +1,42 @@
+/** How a driver tells its runner which device it is: command-line arguments, made and read here. */
+import { AppError } from "@fluxline/kernel/error.ts";
+import { parseArgs } from "node:util";
+import type { SimulatedCosts } from "./simulated-backend.ts";
+
+export const PROVIDERS = ["cpu", "cuda", "tensorrt", "webgpu", "simulated"] as const;
+export type Provider = (typeof PROVIDERS)[number];
+
+export type RunnerArguments =
+  | { readonly provider: Exclude<Provider, "simulated">; readonly threads: number }
+  | { readonly provider: "simulated"; readonly simulatedCosts: SimulatedCosts };
+
+export function runnerArguments(options: RunnerArguments): string[] {
+  if (options.provider === "simulated") {
+    const costs = JSON.stringify(options.simulatedCosts);
+    return ["--provider", "simulated", "--simulated-costs", costs];
+  }
+  return ["--provider", options.provider, "--threads", String(options.threads)];
+}
+
+export function parseRunnerArguments(argv: readonly string[]): RunnerArguments {
+  const { values } = parseArgs({
+    args: [...argv],
+    options: {
+      provider: { type: "string" },
+      threads: { type: "string" },
+      "simulated-costs": { type: "string" },
+    },
+  });
+  const provider = parseProvider(values.provider ?? "");
+  if (provider !== "simulated") return { provider, threads: Number(values.threads) };
+  return { provider, simulatedCosts: JSON.parse(values["simulated-costs"] ?? "") };
+}
+
+export function parseProvider(name: string): Provider {
+  const provider = PROVIDERS.find((known) => known === name);
+  if (provider !== undefined) return provider;
+  throw new AppError("invalid_argument", `provider: "${name}" is none of ${PROVIDERS.join(", ")}`, {
+    reason: "UNKNOWN_PROVIDER",
+    violations: [{ field: "provider", description: `"${name}": use ${PROVIDERS.join(", ")}` }],
+  });
+}

@@ -1,0 +1,14 @@
+/** What a runner needs of a device. onnxruntime is one backend, `simulated` another. */
+import type { Graph } from "../../core/image-model.ts";
+import type { NamedTensors } from "../../core/tensor.ts";
+
+export interface GraphSession {
+  run(inputs: NamedTensors, outputs: readonly string[]): Promise<NamedTensors>;
+}
+
+export interface DeviceBackend {
+  /** For people: provider and threads, or what is simulated. */
+  readonly device: string;
+  readonly simulated: boolean;
+  open(graph: Graph): Promise<GraphSession>;
+}

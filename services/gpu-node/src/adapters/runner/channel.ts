@@ -1,0 +1,46 @@
+/** Frames over a socket: writes with back-pressure counted by the stream, reads one by one. */
+import type { Socket } from "node:net";
+import { toAppError } from "@fluxline/kernel/error.ts";
+import { type Frame, frameChunks, FrameReader } from "./frame.ts";
+
+export interface ChannelHandlers {
+  readonly onFrame: (frame: Frame) => void;
+  /** Once, when the other side is gone or the stream is broken. */
+  readonly onEnd: (error: Error | undefined) => void;
+}
+
+export class FrameChannel {
+  readonly #socket: Socket;
+
+  constructor(socket: Socket, handlers: ChannelHandlers) {
+    this.#socket = socket;
+    const reader = new FrameReader();
+    let ended = false;
+    const end = (error: Error | undefined): void => {
+      if (ended) return;
+      ended = true;
+      socket.destroy();
+      handlers.onEnd(error);
+    };
+    socket.on("data", (chunk: Buffer) => {
+      try {
+        for (const frame of reader.push(chunk)) handlers.onFrame(frame);
+      } catch (thrown) {
+        end(toAppError(thrown));
+      }
+    });
+    socket.on("error", (error) => end(error));
+    socket.on("close", () => end(undefined));
+  }
+
+  send(header: unknown, parts: readonly Uint8Array[]): void {
+    if (this.#socket.destroyed) return;
+    this.#socket.cork();
+    for (const chunk of frameChunks(header, parts)) this.#socket.write(chunk);
+    this.#socket.uncork();
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+}

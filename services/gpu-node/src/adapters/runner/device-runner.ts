@@ -1,0 +1,277 @@
+/**
+ * The driver's side of a runner: starts the process, loads the graphs, sends calls, and starts it
+ * again when it dies, with the same graphs and retained tensors. A call that was under way then
+ * fails with RUNNER_DIED; the runner is stateless but for what this class sends it, so the caller
+ * may simply make the call again.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import type { Socket } from "node:net";
+import { fileURLToPath } from "node:url";
+import { assert } from "@fluxline/kernel/assert.ts";
+import { AppError, fromErrorRecord } from "@fluxline/kernel/error.ts";
+import type { Graph } from "../../core/image-model.ts";
+import type { NamedTensors, Tensor } from "../../core/tensor.ts";
+import { type RunnerArguments, runnerArguments } from "./arguments.ts";
+import { FrameChannel } from "./channel.ts";
+import type { Frame } from "./frame.ts";
+import { type PartHeader, PayloadWriter, type RunnerMessage, tensorFrom } from "./message.ts";
+
+const RUNNER_SCRIPT = fileURLToPath(new URL("../../runner.ts", import.meta.url));
+const DRIVER_DESCRIPTOR = 3;
+/** Deaths in a row, without a call that succeeded between them, after which we give up. */
+const DEATHS_IN_A_ROW_MAX = 6;
+const RESTART_DELAY_MS_MAX = 5_000;
+const RESTART_DELAY_MS_FIRST = 50;
+const STOP_GRACE_MS = 2_000;
+const STDERR_LINES_KEPT = 20;
+
+/** A row of an input: sent along, or a tensor of something retained. */
+export type InputPart = { readonly tensor: Tensor } | { readonly key: string; readonly name: string };
+
+export interface GraphCall {
+  readonly graph: string;
+  readonly inputs: Readonly<Record<string, readonly InputPart[]>>;
+  readonly outputs: readonly string[];
+}
+
+export interface GraphResult {
+  readonly tensors: NamedTensors;
+  /** Seconds on the device, without the way there and back. */
+  readonly seconds: number;
+}
+
+export interface DeviceRunnerOptions {
+  readonly device: RunnerArguments;
+  readonly graphs: readonly Graph[];
+  /** A line for the log. */
+  readonly log: (message: string, facts: Readonly<Record<string, unknown>>) => void;
+  /** The runner cannot be kept alive; nothing will run any more. */
+  readonly onBroken: (error: AppError) => void;
+}
+
+interface Pending {
+  readonly resolve: (result: GraphResult) => void;
+  readonly reject: (error: AppError) => void;
+}
+
+interface RunningChild {
+  readonly process: ChildProcess;
+  readonly channel: FrameChannel;
+  readonly pending: Map<number, Pending>;
+  readonly stderr: string[];
+}
+
+export class DeviceRunner {
+  readonly #options: DeviceRunnerOptions;
+  readonly #retained = new Map<string, NamedTensors>();
+  #child: RunningChild | undefined;
+  #ready: Promise<RunningChild> | undefined;
+  #nextId = 1;
+  #deathsInARow = 0;
+  #restarts = 0;
+  #stopping = false;
+  #broken: AppError | undefined;
+
+  constructor(options: DeviceRunnerOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves when every graph is loaded; rejects with the reason of the first that is not. */
+  async start(): Promise<void> {
+    assert(this.#ready === undefined, "a runner is started once");
+    this.#ready = this.#launch();
+    await this.#ready;
+  }
+
+  get restarts(): number {
+    return this.#restarts;
+  }
+
+  get ready(): boolean {
+    return this.#child !== undefined;
+  }
+
+  /** Resident memory of the process in bytes; 0 while there is none. */
+  rssBytes(): number {
+    const pid = this.#child?.process.pid;
+    if (pid === undefined) return 0;
+    try {
+      const status = readFileSync(`/proc/${pid}/status`, "utf8");
+      return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024;
+    } catch {
+      return 0; // it has just ended, or this system has no /proc
+    }
+  }
+
+  /** Keeps tensors on the device under a key until `release`, over restarts too. */
+  retain(key: string, tensors: NamedTensors): void {
+    this.#retained.set(key, tensors);
+    if (this.#child !== undefined) sendRetained(this.#child, key, tensors);
+  }
+
+  release(key: string): void {
+    if (!this.#retained.delete(key)) return;
+    this.#child?.channel.send({ kind: "release", key }, []);
+  }
+
+  isRetained(key: string): boolean {
+    return this.#retained.has(key);
+  }
+
+  async run(call: GraphCall): Promise<GraphResult> {
+    assert(this.#ready !== undefined, "the runner is started before it is called");
+    if (this.#broken !== undefined) throw this.#broken;
+    const child = await this.#ready;
+    const result = await this.#call(child, call);
+    this.#deathsInARow = 0;
+    return result;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    const child = this.#child;
+    if (child === undefined) return;
+    const ended = new Promise<void>((resolve) => child.process.once("exit", () => resolve()));
+    child.channel.close();
+    const timer = setTimeout(() => child.process.kill("SIGKILL"), STOP_GRACE_MS);
+    await ended;
+    clearTimeout(timer);
+  }
+
+  #call(child: RunningChild, call: GraphCall): Promise<GraphResult> {
+    const writer = new PayloadWriter();
+    const inputs: Record<string, PartHeader[]> = {};
+    for (const [name, parts] of Object.entries(call.inputs)) {
+      inputs[name] = parts.map((part) =>
+        "tensor" in part
+          ? { from: "payload", tensor: writer.add(part.tensor) }
+          : { from: "retained", key: part.key, name: part.name },
+      );
+    }
+    const header = { kind: "run", graph: call.graph, inputs, outputs: call.outputs };
+    return this.#request(child, header, writer.parts);
+  }
+
+  #request(child: RunningChild, header: object, parts: readonly Uint8Array[]): Promise<GraphResult> {
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      if (this.#child !== child) return reject(diedError(child, "it ended before the call"));
+      child.pending.set(id, { resolve, reject });
+      child.channel.send({ ...header, id }, parts);
+    });
+  }
+
+  async #launch(): Promise<RunningChild> {
+    const child = this.#spawn();
+    const begun = performance.now();
+    await Promise.all(this.#options.graphs.map((graph) => this.#load(child, graph)));
+    for (const [key, tensors] of this.#retained) sendRetained(child, key, tensors);
+    const seconds = (performance.now() - begun) / 1000;
+    this.#options.log("runner loaded", { graphs: this.#options.graphs.length, seconds });
+    return child;
+  }
+
+  #load(child: RunningChild, graph: Graph): Promise<GraphResult> {
+    const { name, inputs, outputs, weightBytes, onnx } = graph;
+    const header = { kind: "load", name, inputs, outputs, weightBytes, onnxBytes: onnx.length };
+    return this.#request(child, header, [onnx]);
+  }
+
+  #spawn(): RunningChild {
+    const process_ = spawn(
+      process.execPath,
+      [RUNNER_SCRIPT, ...runnerArguments(this.#options.device)],
+      { stdio: ["ignore", "ignore", "pipe", "pipe"] },
+    );
+    const pending = new Map<number, Pending>();
+    const stderr: string[] = [];
+    process_.stderr!.setEncoding("utf8").on("data", (text: string) => {
+      stderr.push(...text.split("\n").filter((line) => line.trim() !== ""));
+      stderr.splice(0, stderr.length - STDERR_LINES_KEPT);
+    });
+    const channel = new FrameChannel(process_.stdio[DRIVER_DESCRIPTOR] as Socket, {
+      onFrame: (frame) => this.#receive(child, frame),
+      onEnd: () => undefined,
+    });
+    const child: RunningChild = { process: process_, channel, pending, stderr };
+    this.#child = child;
+    process_.once("error", (error) => this.#died(child, error.message));
+    // `close` comes after the last bytes of stderr, so that the reason is complete.
+    process_.once("close", (code, signal) => {
+      this.#died(child, signal === null ? `exit code ${code}` : `signal ${signal}`);
+    });
+    return child;
+  }
+
+  #receive(child: RunningChild, frame: Frame): void {
+    const message = frame.header as RunnerMessage;
+    if (message.kind === "ready") {
+      const { device, simulated } = message;
+      this.#options.log("runner ready", { device, simulated, pid: child.process.pid });
+      return;
+    }
+    const pending = child.pending.get(message.id);
+    assert(pending !== undefined, `the runner answered ${message.id}, which nobody asked`);
+    child.pending.delete(message.id);
+    if (message.kind === "failed") return pending.reject(fromErrorRecord(message.error));
+    if (message.kind === "loaded") return pending.resolve({ tensors: {}, seconds: message.seconds });
+    const tensors = Object.entries(message.tensors).map(([name, header]) => [
+      name,
+      tensorFrom(header, frame.payload),
+    ]);
+    pending.resolve({ tensors: Object.fromEntries(tensors), seconds: message.seconds });
+  }
+
+  #died(child: RunningChild, how: string): void {
+    if (this.#child !== child) return;
+    this.#child = undefined;
+    child.channel.close();
+    const error = diedError(child, how);
+    const loaded = [...child.pending.values()];
+    child.pending.clear();
+    if (!this.#stopping) this.#restart(error);
+    for (const pending of loaded) pending.reject(error);
+  }
+
+  #restart(error: AppError): void {
+    this.#deathsInARow += 1;
+    this.#options.log("runner died", { error: error.message, inARow: this.#deathsInARow });
+    if (this.#deathsInARow >= DEATHS_IN_A_ROW_MAX) return this.#break(error);
+    const delay = RESTART_DELAY_MS_FIRST * 2 ** (this.#deathsInARow - 1);
+    this.#restarts += 1;
+    const ready = new Promise((resolve) =>
+      setTimeout(resolve, Math.min(delay, RESTART_DELAY_MS_MAX)),
+    ).then(() => this.#launch());
+    this.#ready = ready;
+    // A launch that fails because its child died is followed by `#died`, which tries again.
+    ready.catch((thrown: unknown) => {
+      if (this.#ready === ready && this.#child !== undefined) this.#break(thrown as AppError);
+    });
+  }
+
+  #break(error: AppError): void {
+    this.#broken = error;
+    this.#ready = Promise.reject(error);
+    this.#ready.catch(() => undefined);
+    this.#options.onBroken(error);
+  }
+}
+
+function sendRetained(child: RunningChild, key: string, tensors: NamedTensors): void {
+  const writer = new PayloadWriter();
+  const headers = Object.entries(tensors).map(([name, tensor]) => [name, writer.add(tensor)]);
+  child.channel.send(
+    { kind: "retain", key, tensors: Object.fromEntries(headers) },
+    writer.parts,
+  );
+}
+
+function diedError(child: RunningChild, how: string): AppError {
+  const last = child.stderr.at(-1);
+  const said = last === undefined ? "" : `; it last said: ${last}`;
+  return new AppError("unavailable", `the device's runner process died: ${how}${said}`, {
+    reason: "RUNNER_DIED",
+    retryable: true,
+  });
+}

@@ -1,0 +1,298 @@
+import { describe, expect, test } from "vitest";
+import { Random } from "@fluxline/kernel/random.ts";
+import { Driver, type DriverEffect, type DriverInput, type JobFacts } from "./driver.ts";
+import type { Row, Task } from "./step-batcher.ts";
+
+const LIMITS = { rowsMax: 4, residentsMax: 8, slots: 1 };
+
+function facts(id: string, change: Partial<JobFacts> = {}): JobFacts {
+  const units = [{ index: 0, step: 0 }];
+  return { id, shapeKey: "64x64", steps: 3, passes: 1, units, alone: false, ...change };
+}
+
+const failure = (reason: string) => ({
+  code: "internal" as const,
+  reason,
+  message: reason,
+  retryable: true,
+  violations: [],
+  details: {},
+});
+
+/** Plays the adapter: keeps every effect, answers tasks one by one. */
+class Bench {
+  readonly driver = new Driver(LIMITS);
+  readonly effects: DriverEffect[] = [];
+  readonly tasks: Task[] = [];
+  readonly stores: { id: string; unit: number }[] = [];
+
+  send(input: DriverInput): void {
+    for (const effect of this.driver.step(input)) {
+      this.effects.push(effect);
+      if (effect.kind === "run") this.tasks.push(effect.task);
+      if (effect.kind === "store") this.stores.push(effect);
+    }
+  }
+
+  assign(...jobs: JobFacts[]): void {
+    for (const job of jobs) this.send({ kind: "assigned", job });
+  }
+
+  /** Completes the task in flight. */
+  work(notFinite: readonly Row[] = []): Task {
+    const task = this.tasks.shift();
+    if (task === undefined) throw new Error("no task is in flight");
+    this.send({ kind: "task-done", task, notFinite });
+    return task;
+  }
+
+  fail(reason: string): Task {
+    const task = this.tasks.shift();
+    if (task === undefined) throw new Error("no task is in flight");
+    this.send({ kind: "task-failed", task, error: failure(reason) });
+    return task;
+  }
+
+  workUntilIdle(): void {
+    while (this.tasks.length > 0 || this.stores.length > 0) {
+      if (this.tasks.length > 0) this.work();
+      for (const { id, unit } of this.stores.splice(0)) this.send({ kind: "stored", id, unit });
+    }
+  }
+
+  kinds(id: string): string[] {
+    return this.effects.flatMap((e) => ("id" in e && e.id === id ? [e.kind] : []));
+  }
+}
+
+const rowsOf = (task: Task) => (task.kind === "step" ? task.rows.map((row) => row.id) : []);
+
+describe("one request", () => {
+  test("is encoded, stepped, decoded, stored and finished, in that order", () => {
+    const bench = new Bench();
+    bench.assign(facts("a"));
+    bench.workUntilIdle();
+    const order = bench.effects.flatMap((effect) =>
+      effect.kind === "run" ? [effect.task.kind] : effect.kind === "progress" ? [] : [effect.kind],
+    );
+    expect(order).toEqual([
+      "started",
+      "encode",
+      "step",
+      "step",
+      "step",
+      "decode",
+      "store",
+      "finished",
+    ]);
+  });
+
+  test("goes on from the boundary it was given", () => {
+    const bench = new Bench();
+    bench.assign(facts("a", { units: [{ index: 0, step: 2 }] }));
+    bench.workUntilIdle();
+    const steps = bench.effects.filter((e) => e.kind === "run" && e.task.kind === "step");
+    expect(steps).toHaveLength(1);
+    expect(bench.kinds("a").at(-1)).toBe("finished");
+  });
+
+  test("counts the steps of all its images as progress", () => {
+    const bench = new Bench();
+    bench.assign(facts("a", { units: [0, 1].map((index) => ({ index, step: 0 })) }));
+    bench.workUntilIdle();
+    const last = bench.effects.findLast((effect) => effect.kind === "progress");
+    expect(last).toMatchObject({ stepsDone: 6, stepsTotal: 6 });
+  });
+});
+
+describe("a batch", () => {
+  test("takes in a newcomer of the same shape after one step", () => {
+    const bench = new Bench();
+    bench.assign(facts("a"));
+    bench.work(); // encode a
+    bench.assign(facts("b"));
+    expect(rowsOf(bench.work())).toEqual(["a"]); // was in flight when b came
+    expect(bench.work()).toEqual({ kind: "encode", id: "b" });
+    expect(rowsOf(bench.work())).toEqual(["a", "b"]);
+  });
+
+  test("never mixes shapes", () => {
+    const bench = new Bench();
+    bench.assign(facts("a"), facts("b", { shapeKey: "96x96" }));
+    bench.workUntilIdle();
+    for (const effect of bench.effects) {
+      if (effect.kind !== "run") continue;
+      expect(new Set(rowsOf(effect.task)).size).toBeLessThanOrEqual(1);
+    }
+    expect(bench.kinds("b").at(-1)).toBe("finished");
+  });
+
+  test("counts both passes of true guidance, and runs a unit that exceeds the limit", () => {
+    const bench = new Bench();
+    bench.assign(facts("a", { passes: 2 }), facts("b", { passes: 2 }), facts("c", { passes: 2 }));
+    for (let i = 0; i < 5; i++) bench.work();
+    const widest = bench.effects.flatMap((e) => (e.kind === "run" ? [rowsOf(e.task).length] : []));
+    expect(Math.max(...widest)).toBe(2);
+    const wide = new Driver({ ...LIMITS, rowsMax: 1 });
+    wide.step({ kind: "assigned", job: facts("w", { passes: 2 }) });
+    const begun = wide.step({ kind: "task-done", task: { kind: "encode", id: "w" } });
+    expect(begun.some((effect) => effect.kind === "run" && effect.task.kind === "step")).toBe(true);
+  });
+});
+
+describe("an end", () => {
+  test("by cancel comes at the next boundary and leaves the mates alone", () => {
+    const bench = new Bench();
+    bench.assign(facts("a"), facts("b"));
+    bench.work();
+    bench.work();
+    bench.work();
+    bench.send({ kind: "revoked", id: "a", reason: "cancelled" });
+    expect(bench.kinds("a")).not.toContain("released");
+    bench.work();
+    expect(bench.kinds("a").at(-1)).toBe("released");
+    bench.workUntilIdle();
+    expect(bench.kinds("b").at(-1)).toBe("finished");
+  });
+
+  test("by latents that are not finite fails that row only, and blames it", () => {
+    const bench = new Bench();
+    bench.assign(facts("a"), facts("b"));
+    bench.work();
+    bench.work();
+    bench.work();
+    expect(rowsOf(bench.work([{ id: "a", unit: 0 }]))).toEqual(["a", "b"]);
+    const failed = bench.effects.find((effect) => effect.kind === "failed");
+    expect(failed).toMatchObject({ id: "a", blamed: true });
+    expect(failed).toHaveProperty("error.reason", "LATENTS_NOT_FINITE");
+    bench.workUntilIdle();
+    expect(bench.kinds("b").at(-1)).toBe("finished");
+  });
+
+  test("by a fence is silent", () => {
+    const bench = new Bench();
+    bench.assign(facts("a"));
+    bench.send({ kind: "fenced", id: "a" });
+    bench.work();
+    expect(bench.kinds("a")).toEqual(["started", "progress", "dropped"]);
+  });
+
+  test("of a job that is not resident changes nothing", () => {
+    const bench = new Bench();
+    bench.send({ kind: "revoked", id: "nobody", reason: "cancelled" });
+    expect(bench.effects).toEqual([]);
+  });
+});
+
+describe("a runner that dies", () => {
+  test("with mates makes each go on alone; only the one that kills it again is blamed", () => {
+    const bench = new Bench();
+    bench.assign(facts("good"), facts("poison"));
+    bench.work();
+    bench.work();
+    bench.work();
+    expect(rowsOf(bench.fail("RUNNER_DIED"))).toEqual(["good", "poison"]);
+    for (let i = 0; i < 40 && bench.tasks.length > 0; i++) {
+      const [task] = bench.tasks;
+      if (task !== undefined && rowsOf(task).includes("poison")) bench.fail("RUNNER_DIED");
+      else bench.work();
+      for (const { id, unit } of bench.stores.splice(0)) bench.send({ kind: "stored", id, unit });
+    }
+    expect(bench.kinds("good").at(-1)).toBe("finished");
+    const failed = bench.effects.find((effect) => effect.kind === "failed");
+    expect(failed).toMatchObject({ id: "poison", blamed: true });
+  });
+
+  test("once, under a single job, costs it nothing but the step", () => {
+    const bench = new Bench();
+    bench.assign(facts("a"));
+    bench.work();
+    bench.fail("RUNNER_DIED");
+    bench.workUntilIdle();
+    expect(bench.kinds("a").at(-1)).toBe("finished");
+  });
+});
+
+test("a store that fails ends the job with the reason, without blame", () => {
+  const bench = new Bench();
+  bench.assign(facts("a"));
+  while (bench.stores.length === 0) bench.work();
+  bench.send({ kind: "store-failed", id: "a", unit: 0, error: failure("DISK_FULL") });
+  expect(bench.effects.at(-1)).toMatchObject({ kind: "failed", blamed: false });
+});
+
+test("a drain releases everyone at the boundary, refuses newcomers, and says when it is done", () => {
+  const bench = new Bench();
+  bench.assign(facts("a"), facts("b"));
+  bench.work();
+  bench.send({ kind: "drain" });
+  expect(bench.driver.admission("c")).toBe("draining");
+  bench.work();
+  expect(bench.kinds("a").at(-1)).toBe("released");
+  expect(bench.kinds("b").at(-1)).toBe("released");
+  expect(bench.effects.at(-1)).toEqual({ kind: "drained" });
+});
+
+test("a group refuses more residents than it has places for", () => {
+  const driver = new Driver({ ...LIMITS, residentsMax: 1 });
+  driver.step({ kind: "assigned", job: facts("a") });
+  expect(driver.admission("b")).toBe("full");
+  expect(driver.admission("a")).toBe("resident");
+});
+
+describe("over random histories", () => {
+  const seed = Number(process.env["FLUXLINE_SEED"] ?? Date.now() % 2 ** 31);
+  test(`every job ends exactly once and slots are never exceeded (FLUXLINE_SEED=${seed})`, () => {
+    for (let round = 0; round < 300; round++) history(new Random(seed + round), seed + round);
+  });
+});
+
+function history(random: Random, seed: number): void {
+  const slots = 1 + random.below(3);
+  const driver = new Driver({ rowsMax: 1 + random.below(5), residentsMax: 4, slots });
+  const flying: Task[] = [];
+  const storing: { id: string; unit: number }[] = [];
+  const ends = new Map<string, number>();
+  const assigned: string[] = [];
+  const send = (input: DriverInput): void => {
+    for (const effect of driver.step(input)) {
+      if (effect.kind === "run") flying.push(effect.task);
+      if (effect.kind === "store") storing.push(effect);
+      if (["finished", "failed", "released", "dropped"].includes(effect.kind) && "id" in effect) {
+        ends.set(effect.id, (ends.get(effect.id) ?? 0) + 1);
+      }
+    }
+    expect(flying.length, `seed ${seed}`).toBeLessThanOrEqual(slots);
+  };
+  for (let event = 0; event < 120; event++) {
+    const id = `job-${assigned.length}`;
+    const draw = random.below(10);
+    if (draw < 3 && driver.admission(id) === "accepted") {
+      assigned.push(id);
+      const units = Array.from({ length: 1 + random.below(3) }, (_, index) => ({ index, step: 0 }));
+      const shapeKey = `shape-${random.below(2)}`;
+      send({ kind: "assigned", job: facts(id, { units, shapeKey, passes: 1 + random.below(2) }) });
+    } else if (draw === 3 && assigned.length > 0) {
+      const victim = assigned[random.below(assigned.length)]!;
+      if (random.below(2) === 0) send({ kind: "fenced", id: victim });
+      else send({ kind: "revoked", id: victim, reason: "preempted" });
+    } else if (draw === 4 && storing.length > 0) {
+      const stored = storing.splice(random.below(storing.length), 1)[0]!;
+      const failed = random.below(4) === 0;
+      if (failed) send({ ...stored, kind: "store-failed", error: failure("DISK_FULL") });
+      else send({ ...stored, kind: "stored" });
+    } else if (flying.length > 0) {
+      const task = flying.splice(random.below(flying.length), 1)[0]!;
+      if (random.below(8) === 0) send({ kind: "task-failed", task, error: failure("RUNNER_DIED") });
+      else send({ kind: "task-done", task });
+    }
+  }
+  while (flying.length > 0 || storing.length > 0) {
+    const task = flying.shift();
+    if (task !== undefined) send({ kind: "task-done", task });
+    const stored = storing.shift();
+    if (stored !== undefined) send({ ...stored, kind: "stored" });
+  }
+  expect(driver.residents(), `seed ${seed}`).toEqual([]);
+  for (const id of assigned) expect(ends.get(id), `seed ${seed}, ${id}`).toBe(1);
+}
