@@ -1,6 +1,7 @@
 """Captions of a scene: four word orders, a few synonyms, and attributes that are left unsaid.
 
-An unsaid attribute is free (the model picks one), except the place: no place said means the centre.
+An unsaid attribute is free (the model picks one), except the place: no place said means the
+centre.
 """
 from world import BACKGROUNDS, COLORS, POSITIONS, SHAPES, SIZES
 
@@ -8,7 +9,7 @@ SIZE_WORDS = {"small": ["small", "small", "little", "tiny"], "large": ["large", 
 SIZE_UNSAID, BACKGROUND_UNSAID, CENTER_UNSAID = 0.2, 0.1, 0.4
 UNSAID = -1
 
-# Every word a caption can hold, and a few more that a person may type; the tokenizers know them whole.
+# Every word a caption can hold, and a few more that a person may type: one token each.
 WORDS = sorted(
     set("a an on in at the with background corner middle little tiny big".split())
     | {word for position in POSITIONS for word in position.split()}
@@ -33,8 +34,8 @@ def _place_phrase(position, rng):
 def caption(scenes, index, rng, complete=False):
     """One caption of scene `index` and the attribute indices it states (UNSAID where it is silent).
 
-    `rng` is a random.Random. `complete` says every attribute, as the scorer needs. The indices stand
-    in the order of world.CLASS_COUNTS; an unsaid centre is still the stated position.
+    `rng` is a random.Random. `complete` says every attribute, as the scorer needs. The indices
+    stand in the order of world.CLASS_COUNTS; an unsaid centre is still the stated position.
     """
     position = POSITIONS[scenes.position[index]]
     background = BACKGROUNDS[scenes.background[index]]

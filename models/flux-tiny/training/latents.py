@@ -1,8 +1,10 @@
-"""Fixed latents before there is a VAE: a linear map of 8x8 pixel patches, and the training file in them.
+"""Fixed latents before there is a VAE: a linear map of 8x8 pixel patches, and the training file in
+them.
 
-The map is a principal component analysis to 16 channels, each divided by (standard deviation)^0.75, so
-that the transformer's velocity loss sees detail and not only the mean colour. Because it is known before
-training, the transformer and the VAE can be trained side by side, both against it.
+The map is a principal component analysis to 16 channels, each divided by (standard
+deviation)^0.75, so that the transformer's velocity loss sees detail and not only the mean colour.
+Because it is known before training, the transformer and the VAE can be trained side by side, both
+against it.
 """
 import random
 import time
@@ -21,7 +23,8 @@ FLATTEN = 0.75
 CAPTIONS_PER_PICTURE = 3
 CHUNK = 2000
 # (height, width) in px and the pictures drawn of each.
-PICTURES = {(64, 64): 80_000, (96, 96): 32_000, (96, 64): 24_000, (64, 96): 24_000, (128, 128): 16_000}
+PICTURES = {(64, 64): 80_000, (96, 96): 32_000, (96, 64): 24_000, (64, 96): 24_000,
+            (128, 128): 16_000}
 
 
 def to_patches(pictures):
@@ -69,7 +72,8 @@ class LinearLatents:
         scale = deviation ** -FLATTEN
         scale = scale / (deviation * scale).square().mean().sqrt()
         error = (centered @ basis @ basis.T - centered).square().mean()
-        print(f"latents: linear reconstruction {10 * torch.log10(4 / error).item():.2f} dB", flush=True)
+        decibel = 10 * torch.log10(4 / error).item()
+        print(f"latents: linear reconstruction {decibel:.2f} dB", flush=True)
         return cls(mean, basis * scale, (basis / scale).T.contiguous())
 
     @classmethod
@@ -105,7 +109,7 @@ def _training_part(latents, tokenizers, size, count, numbers, words):
 
 
 def build(work, seed):
-    """Writes latents.pt (the map) and pictures.pt: size -> tokens, T5 ids and CLIP ids of its pictures."""
+    """Writes latents.pt (the map) and pictures.pt: size -> tokens, T5 ids and CLIP ids."""
     numbers, words = np.random.default_rng(seed + 5), random.Random(seed + 5)
     latents = LinearLatents.fit(render(sample_scenes(6000, numbers)))
     latents.save(work)

@@ -1,8 +1,8 @@
 """Pre-trains both text encoders on linear attribute heads; they are frozen afterwards.
 
-FLUX reads CLIP's pooled vector and every T5 token, padding included and unmasked. So CLIP must tell every
-attribute from its pooled vector, and T5 must tell every attribute from EVERY token, at any padded length:
-then the transformer finds the prompt wherever it looks.
+FLUX reads CLIP's pooled vector and every T5 token, padding included and unmasked. So CLIP must
+tell every attribute from its pooled vector, and T5 must tell every attribute from EVERY token, at
+any padded length: then the transformer finds the prompt wherever it looks.
 """
 import random
 import time
@@ -21,7 +21,8 @@ T5_TOKENS = 16      # the longest caption with its end token
 CLIP_TOKENS = 18    # the longest caption with its start and end tokens
 BATCH = 128
 LEARNING_RATE = 3e-3
-TRAINED_LENGTHS = [16] * 6 + [20, 24, 32, 48, 64, 64]
+WEIGHT_DECAY = 0.1     # at 0.01 T5 reads only .95 of the colours of held-out combinations
+TRAINED_LENGTHS = [16] * 6 + [20, 24, 32, 48, 64, 64, 128]
 CHECKED_LENGTHS = [16, 64, 128, 512]
 
 
@@ -38,7 +39,7 @@ def new_encoders(clip_vocabulary, t5_vocabulary):
         feed_forward_proj="gated-gelu", dropout_rate=0.0, relative_attention_num_buckets=32,
         relative_attention_max_distance=128, is_encoder_decoder=False, use_cache=False,
         pad_token_id=0, eos_token_id=1))
-    # A strong start for the relative bias, so that words notice their neighbours from the first step.
+    # A strong start for the relative bias: words notice their neighbours from the first step.
     attention = t5.encoder.block[0].layer[0].SelfAttention
     torch.nn.init.normal_(attention.relative_attention_bias.weight, std=1.0)
     return clip, t5
@@ -79,7 +80,7 @@ class AttributeHeads(torch.nn.Module):
         self.clip = torch.nn.Linear(WIDTH, sum(CLASS_COUNTS))
 
     def loss(self, t5_states, pooled, stated):
-        """Cross-entropy of the stated attributes, and the accuracy of each attribute per encoder."""
+        """Cross-entropy of the stated attributes; accuracy of each attribute per encoder."""
         total, accuracies = 0.0, []
         for states, head in ((t5_states, self.t5), (pooled[:, None], self.clip)):
             for index, logits in enumerate(head(states).split(CLASS_COUNTS, -1)):
@@ -99,7 +100,8 @@ def train(work, steps, seed):
     clip, t5 = new_encoders(len(tokenizers[0]), len(tokenizers[1]))
     heads = AttributeHeads()
     parameters = [*clip.parameters(), *t5.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98),
+                                  weight_decay=WEIGHT_DECAY)
 
     def batch_loss(count, t5_length, held_out=False):
         scenes = sample_scenes(count, numbers, held_out)
@@ -118,11 +120,13 @@ def train(work, steps, seed):
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if (step + 1) % 50 == 0:
-            print(f"text step {step + 1} {time.time() - started:.0f}s loss {loss.item():.3f}", flush=True)
+            elapsed_s = time.time() - started
+            print(f"text step {step + 1} {elapsed_s:.0f}s loss {loss.item():.3f}", flush=True)
 
     with torch.no_grad():
         for length in CHECKED_LENGTHS:
             _, accuracies = batch_loss(256, length, held_out=True)
-            print(f"held out, padded to {length}: T5 {accuracies[:5]} CLIP {accuracies[5:]}", flush=True)
+            print(f"held out, padded to {length}: T5 {accuracies[:5]} CLIP {accuracies[5:]}",
+                  flush=True)
     clip.save_pretrained(f"{work}/text_encoder")
     t5.save_pretrained(f"{work}/text_encoder_2")

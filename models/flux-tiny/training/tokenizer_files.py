@@ -1,8 +1,9 @@
 """Writes both tokenizers in the files FLUX.1 ships: CLIP as byte-level BPE, T5 as a Unigram model.
 
-Every word of the world is one token; anything else falls back to bytes (CLIP) or letters (T5), so that
-any prompt can be tokenised. The end-of-text token has CLIP's highest id: transformers finds the pooled
-token as the highest id when the text encoder's config says eos_token_id 2, as FLUX.1-dev's does.
+Every word of the world is one token; anything else falls back to bytes (CLIP) or letters (T5), so
+that any prompt can be tokenised. The end-of-text token has CLIP's highest id: transformers finds
+the pooled token as the highest id when the text encoder's config says eos_token_id 2, as
+FLUX.1-dev's does.
 """
 import json
 import os
@@ -44,7 +45,8 @@ def _learn_merges():
 def write_clip(folder):
     os.makedirs(folder, exist_ok=True)
     merges, characters = _learn_merges(), _byte_characters()
-    pieces = characters + [c + "</w>" for c in characters] + [a + b for a, b in merges] + [START, END]
+    pieces = characters + [c + "</w>" for c in characters]
+    pieces += [a + b for a, b in merges] + [START, END]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
     _write_json(f"{folder}/vocab.json", vocabulary)
     with open(f"{folder}/merges.txt", "w", encoding="utf-8") as file:

@@ -1,9 +1,10 @@
-"""Trains flux-tiny from nothing: runs every stage in order, skips finished ones, resumes after a kill.
+"""Trains flux-tiny from nothing: runs every stage in order, skips finished ones, can be resumed.
 
     python train.py --work ../../../.cache/flux-tiny
 
-The VAE is trained beside the transformer on a thread of its own: both aim at the same fixed latents.
-A stage that is done leaves <work>/done/<stage>; delete that file (and the stage's *.state.pt) to repeat it.
+The VAE is trained beside the transformer on a thread of its own: both aim at the same fixed
+latents. A stage that is done leaves <work>/done/<stage>; delete that file (and the stage's
+*.state.pt) to repeat it.
 """
 import argparse
 import os
@@ -18,12 +19,12 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     default_work = os.path.normpath(os.path.join(HERE, "../../../.cache/flux-tiny"))
     parser.add_argument("--work", default=default_work, help="folder for everything unfinished")
-    parser.add_argument("--out", default=os.path.dirname(HERE), help="the diffusers folder to write")
+    parser.add_argument("--out", default=os.path.dirname(HERE), help="diffusers folder to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--text-steps", type=int, default=500)
-    parser.add_argument("--flow-minutes", type=float, default=55)
-    parser.add_argument("--distill-minutes", type=float, default=13)
+    parser.add_argument("--text-steps", type=int, default=800)
+    parser.add_argument("--flow-minutes", type=float, default=66)
+    parser.add_argument("--distill-minutes", type=float, default=14)
     parser.add_argument("--decoder-minutes", type=float, default=11)
     parser.add_argument("--encoder-minutes", type=float, default=5)
     parser.add_argument("--stage", help="run this one stage only (used by this script itself)")
@@ -31,7 +32,7 @@ def parse_arguments():
 
 
 def run_stage(name, arguments):
-    """Runs one stage in this process. Imports stand here because each stage loads what it needs only."""
+    """Runs one stage in this process; imports stand here so that it loads only what it needs."""
     import torch
     torch.set_num_threads(1 if name == "vae" else arguments.threads)
     if name == "tokenizers":
@@ -39,7 +40,7 @@ def run_stage(name, arguments):
         tokenizer_files.build(arguments.work)
     elif name == "text":
         import text_encoders
-        text_encoders.train(arguments.work, arguments.text_steps, arguments.seed)
+        text_encoders.train(arguments.work, arguments.text_steps, arguments.seed + 1)
     elif name == "latents":
         import latents
         latents.build(arguments.work, arguments.seed)
@@ -58,7 +59,8 @@ def run_stage(name, arguments):
         assemble.write_folder(arguments.work, arguments.out, "distill.pt")
     elif name == "score":
         import score_pipeline
-        score_pipeline.write_report(arguments.out, arguments.work)
+        score_pipeline.write_report(arguments.out, os.path.join(HERE, "scores.json"),
+                                    os.path.join(arguments.out, "samples.png"))
     else:
         raise SystemExit(f"unknown stage {name!r}; the stages are {', '.join(STAGES)}")
     with open(done_file(arguments.work, name), "w", encoding="utf-8") as file:
@@ -73,7 +75,7 @@ def done_file(work, name):
 
 
 def start(name, arguments):
-    """Starts a stage as a process of its own, its output in <work>/<stage>.log; None if it is done."""
+    """Starts a stage as a process that logs to <work>/<stage>.log; None if the stage is done."""
     if os.path.exists(done_file(arguments.work, name)):
         print(f"{name}: done before", flush=True)
         return None
@@ -84,8 +86,8 @@ def start(name, arguments):
                for key, value in vars(arguments).items() if key != "stage"]
     print(f"{name}: started", flush=True)
     with open(os.path.join(arguments.work, f"{name}.log"), "a", encoding="utf-8") as log:
-        return subprocess.Popen([sys.executable, os.path.abspath(__file__), "--stage", name, *options],
-                                env=environment, stdout=log, stderr=subprocess.STDOUT)
+        command = [sys.executable, os.path.abspath(__file__), "--stage", name, *options]
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
 def finish(name, process):

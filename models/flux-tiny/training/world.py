@@ -1,12 +1,12 @@
 """The world flux-tiny learns: one flat shape on a plain background.
 
-It is small enough for two CPU cores and still has what a text-to-image test needs: attributes that can
-be measured in the pixels (shape, colour, background, size, position), colours that are both a shape's
-and a background's (so word order matters), and combinations that are never trained (so a right picture
-shows composition, not memory).
+It is small enough for two CPU cores and still has what a text-to-image test needs: attributes
+that can be measured in the pixels (shape, colour, background, size, position), colours that are
+both a shape's and a background's (so word order matters), and combinations that are never trained
+(so a right picture shows composition, not memory).
 
-Geometry is in pixels of a 64x64 picture. Other picture sizes stretch the places to the picture; the
-shape itself keeps its proportions and grows with the shorter side.
+Geometry is in pixels of a 64x64 picture. Other picture sizes stretch the places to the picture;
+the shape itself keeps its proportions and grows with the shorter side.
 """
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ CLASS_COUNTS = (len(SHAPES), len(COLORS), len(BACKGROUNDS), len(POSITIONS), len(
 
 @dataclass
 class Scenes:
-    """n scenes as arrays of length n: indices into the lists above, and the drawn geometry in px."""
+    """n scenes as arrays of length n: indices into the lists above, and the geometry in px."""
     shape: np.ndarray
     color: np.ndarray
     background: np.ndarray
