@@ -1,0 +1,371 @@
+/**
+ * Carries out what the driver core decides: turns tasks into calls of the runner, keeps latents
+ * and plans of the residents, hands finished pixels to the image store, and brings every outcome
+ * back to the core. It knows no family and no bus.
+ */
+import { assert, unreachable } from "@fluxline/kernel/assert.ts";
+import { type ErrorRecord, toErrorRecord } from "@fluxline/kernel/error.ts";
+import type { ImageRequest } from "@fluxline/kernel/image-request.ts";
+import {
+  type Admission,
+  Driver,
+  type DriverEffect,
+  type DriverInput,
+  type DriverLimits,
+  type ProgressPhase,
+  type ReleaseReason,
+} from "../core/driver.ts";
+import type { ImageModel, ImagePlan, Pass, Pixels, TextEncoding } from "../core/image-model.ts";
+import type { Row, Task } from "../core/step-batcher.ts";
+import { StepCostTable } from "../core/step-cost.ts";
+import type { NamedTensors, Tensor } from "../core/tensor.ts";
+import { RetainedCache } from "./retained-cache.ts";
+import type { DeviceRunner, GraphCall, InputPart } from "./runner/device-runner.ts";
+
+/** Text encodings and position tables that no resident uses, kept for the next request. */
+const IDLE_RETAINED_BYTES_MAX = 256 * 1024 * 1024;
+
+export interface EngineJob {
+  readonly id: string;
+  readonly request: ImageRequest;
+  /** Units still to be made; with the latents at `step` when it is not 0. */
+  readonly units: readonly EngineUnit[];
+  readonly alone: boolean;
+}
+
+export interface EngineUnit {
+  readonly index: number;
+  readonly step: number;
+  readonly latents?: Float32Array;
+}
+
+/** Keeps a finished image. Resolves once it cannot be lost. */
+export interface ImageStore {
+  store(id: string, unit: number, pixels: Pixels, plan: ImagePlan): Promise<void>;
+}
+
+/** What the engine tells of its jobs; each ends with one of the last four. */
+export interface EngineListener {
+  started(id: string): void;
+  progress(id: string, phase: ProgressPhase, stepsDone: number, stepsTotal: number): void;
+  finished(id: string): void;
+  failed(id: string, error: ErrorRecord, blamed: boolean): void;
+  /** `units` stand at step boundaries; those already stored are not among them. */
+  released(id: string, reason: ReleaseReason, units: readonly Required<EngineUnit>[]): void;
+  dropped(id: string): void;
+  drained(): void;
+}
+
+interface EngineState {
+  readonly plan: ImagePlan;
+  readonly units: Map<number, { step: number; latents: Float32Array }>;
+  readonly pixels: Map<number, Pixels>;
+  /** Retained keys that this job holds, with the names of their tensors. */
+  readonly held: Map<string, readonly string[]>;
+}
+
+export class Engine {
+  readonly #model: ImageModel;
+  readonly #runner: DeviceRunner;
+  readonly #store: ImageStore;
+  readonly #listener: EngineListener;
+  readonly #driver: Driver;
+  readonly #cache: RetainedCache;
+  readonly #jobs = new Map<string, EngineState>();
+  readonly stepCosts = new StepCostTable();
+
+  constructor(
+    model: ImageModel,
+    runner: DeviceRunner,
+    limits: DriverLimits,
+    store: ImageStore,
+    listener: EngineListener,
+  ) {
+    this.#model = model;
+    this.#runner = runner;
+    this.#store = store;
+    this.#listener = listener;
+    this.#driver = new Driver(limits);
+    this.#cache = new RetainedCache(runner, IDLE_RETAINED_BYTES_MAX);
+  }
+
+  admission(id: string): Admission {
+    return this.#driver.admission(id);
+  }
+
+  get draining(): boolean {
+    return this.#driver.draining;
+  }
+
+  residents(): ReturnType<Driver["residents"]> {
+    return this.#driver.residents();
+  }
+
+  /** Plans and begins a job that `admission` accepted; throws an AppError if it cannot be planned. */
+  assign(job: EngineJob): ImagePlan {
+    const plan = this.#model.plan(job.request);
+    const noise = job.units.some((unit) => unit.latents === undefined) ? plan.initialLatents() : [];
+    const units = job.units.map(({ index, step, latents }): [number, Required<EngineUnit>] => {
+      const begin = latents ?? noise[index];
+      assert(begin !== undefined, `${job.id} has no image ${index}`);
+      return [index, { index, step: latents === undefined ? 0 : step, latents: begin }];
+    });
+    const state: EngineState = {
+      plan,
+      units: new Map(units),
+      pixels: new Map(),
+      held: new Map(),
+    };
+    this.#jobs.set(job.id, state);
+    this.#send({
+      kind: "assigned",
+      job: {
+        id: job.id,
+        shapeKey: plan.shapeKey,
+        steps: plan.steps,
+        passes: plan.encodings.negative === undefined ? 1 : 2,
+        units: [...state.units].map(([index, { step }]) => ({ index, step })),
+        alone: job.alone,
+      },
+    });
+    return plan;
+  }
+
+  revoke(id: string, reason: "cancelled" | "preempted"): void {
+    this.#send({ kind: "revoked", id, reason });
+  }
+
+  fence(id: string): void {
+    this.#send({ kind: "fenced", id });
+  }
+
+  drain(): void {
+    this.#send({ kind: "drain" });
+  }
+
+  #send(input: DriverInput): void {
+    for (const effect of this.#driver.step(input)) this.#carryOut(effect);
+  }
+
+  #carryOut(effect: DriverEffect): void {
+    switch (effect.kind) {
+      case "run":
+        void this.#perform(effect.task);
+        return;
+      case "store":
+        void this.#storeImage(effect.id, effect.unit);
+        return;
+      case "started":
+        return this.#listener.started(effect.id);
+      case "progress":
+        return this.#listener.progress(
+          effect.id,
+          effect.phase,
+          effect.stepsDone,
+          effect.stepsTotal,
+        );
+      case "finished":
+        this.#forget(effect.id);
+        return this.#listener.finished(effect.id);
+      case "failed":
+        this.#forget(effect.id);
+        return this.#listener.failed(effect.id, effect.error, effect.blamed);
+      case "released":
+        return this.#listener.released(effect.id, effect.reason, this.#forget(effect.id));
+      case "dropped":
+        this.#forget(effect.id);
+        return this.#listener.dropped(effect.id);
+      case "drained":
+        return this.#listener.drained();
+      default:
+        return unreachable(effect, "driver effect");
+    }
+  }
+
+  async #perform(task: Task): Promise<void> {
+    let input: DriverInput;
+    try {
+      const notFinite = await this.#runTask(task);
+      input = { kind: "task-done", task, notFinite };
+    } catch (thrown) {
+      input = { kind: "task-failed", task, error: toErrorRecord(thrown) };
+    }
+    this.#send(input);
+  }
+
+  async #runTask(task: Task): Promise<readonly Row[]> {
+    switch (task.kind) {
+      case "encode":
+        await this.#encode(this.#state(task.id));
+        return [];
+      case "step":
+        return this.#denoise(task.rows);
+      case "decode":
+        await this.#decode(this.#state(task.id), task.unit);
+        return [];
+      default:
+        return unreachable(task, "task");
+    }
+  }
+
+  async #encode(state: EngineState): Promise<void> {
+    const { plan } = state;
+    const { positive, negative } = plan.encodings;
+    await this.#hold(state, sharedKey(plan), () => plan.sharedInputs());
+    await this.#hold(state, positive.key, () => this.#conditioning(positive));
+    if (negative !== undefined) {
+      await this.#hold(state, negative.key, () => this.#conditioning(negative));
+    }
+  }
+
+  async #hold(
+    state: EngineState,
+    key: string,
+    make: () => NamedTensors | Promise<NamedTensors>,
+  ): Promise<void> {
+    if (state.held.has(key)) return; // encoded before a runner died
+    state.held.set(key, await this.#cache.hold(key, make));
+  }
+
+  async #conditioning(encoding: TextEncoding): Promise<NamedTensors> {
+    const conditioning: Record<string, Tensor> = {};
+    for (const { graph, inputs, outputs } of encoding.runs) {
+      const result = await this.#runner.run({
+        graph,
+        inputs: mapValues(inputs, (tensor) => [{ tensor }]),
+        outputs: Object.keys(outputs),
+      });
+      for (const [output, name] of Object.entries(outputs)) {
+        conditioning[name] = named(result.tensors, output);
+      }
+    }
+    return conditioning;
+  }
+
+  async #denoise(rows: readonly Row[]): Promise<readonly Row[]> {
+    const slots = rows.flatMap((row) => this.#passesOf(row).map((pass) => ({ row, pass })));
+    const { prediction, seconds } = await this.#predict(slots);
+    const first = this.#state(rows[0]!.id).plan;
+    this.stepCosts.observe(first.shapeKey, slots.length, seconds);
+    const size = prediction.length / slots.length;
+    const at = (slot: number): Float32Array => prediction.subarray(slot * size, (slot + 1) * size);
+    const notFinite: Row[] = [];
+    let slot = 0;
+    for (const row of rows) {
+      const { plan, units } = this.#state(row.id);
+      const unit = units.get(row.unit)!;
+      const twice = plan.encodings.negative !== undefined;
+      const predictions = { positive: at(slot), ...(twice && { negative: at(slot + 1) }) };
+      slot += twice ? 2 : 1;
+      const latents = plan.advance(unit.step, unit.latents, predictions);
+      if (!latents.every(Number.isFinite)) notFinite.push(row);
+      units.set(row.unit, { step: unit.step + 1, latents });
+    }
+    return notFinite;
+  }
+
+  #passesOf(row: Row): Pass[] {
+    const twice = this.#state(row.id).plan.encodings.negative !== undefined;
+    return twice ? ["positive", "negative"] : ["positive"];
+  }
+
+  /** One pass through the denoiser's stages for every slot of a batch. */
+  async #predict(
+    slots: readonly { row: Row; pass: Pass }[],
+  ): Promise<{ prediction: Float32Array; seconds: number }> {
+    const available = this.#stepInputs(slots);
+    let seconds = 0;
+    for (const graph of this.#model.denoiser) {
+      const spec = this.#model.graphs.get(graph);
+      assert(spec !== undefined, `the model has no graph ${graph}`);
+      const inputs = Object.fromEntries(
+        spec.inputs.map(({ name }) => [name, named(available, name)]),
+      );
+      const outputs = spec.outputs.map(({ name }) => name);
+      const result = await this.#runner.run({ graph, inputs, outputs });
+      seconds += result.seconds;
+      for (const name of outputs) available[name] = [{ tensor: named(result.tensors, name) }];
+    }
+    const [last] = named(available, this.#model.prediction);
+    assert(last !== undefined && "tensor" in last, "the last stage gives the prediction");
+    return { prediction: last.tensor.data as Float32Array, seconds };
+  }
+
+  #stepInputs(slots: readonly { row: Row; pass: Pass }[]): Record<string, InputPart[]> {
+    const inputs: Record<string, InputPart[]> = {};
+    const add = (name: string, part: InputPart): void => {
+      (inputs[name] ??= []).push(part);
+    };
+    const first = this.#state(slots[0]!.row.id);
+    const shared = sharedKey(first.plan);
+    for (const name of first.held.get(shared)!) add(name, { key: shared, name });
+    for (const { row, pass } of slots) {
+      const { plan, units, held } = this.#state(row.id);
+      const unit = units.get(row.unit)!;
+      const encoding = plan.encodings[pass];
+      assert(encoding !== undefined, `${row.id} has no ${pass} pass`);
+      for (const name of held.get(encoding.key)!) add(name, { key: encoding.key, name });
+      for (const [name, tensor] of Object.entries(plan.rowInputs(unit.step, unit.latents))) {
+        add(name, { tensor });
+      }
+    }
+    return inputs;
+  }
+
+  async #decode(state: EngineState, unit: number): Promise<void> {
+    const { latents } = state.units.get(unit)!;
+    const call: GraphCall = {
+      graph: this.#model.decoder,
+      inputs: mapValues(state.plan.decodeInputs(latents), (tensor) => [{ tensor }]),
+      outputs: [this.#model.decoded],
+    };
+    const { tensors } = await this.#runner.run(call);
+    state.pixels.set(unit, state.plan.pixels(named(tensors, this.#model.decoded)));
+  }
+
+  async #storeImage(id: string, unit: number): Promise<void> {
+    const { plan, pixels, units } = this.#state(id);
+    let input: DriverInput;
+    try {
+      await this.#store.store(id, unit, pixels.get(unit)!, plan);
+      input = { kind: "stored", id, unit };
+      units.delete(unit);
+    } catch (thrown) {
+      input = { kind: "store-failed", id, unit, error: toErrorRecord(thrown) };
+    }
+    pixels.delete(unit);
+    this.#send(input);
+  }
+
+  #state(id: string): EngineState {
+    const state = this.#jobs.get(id);
+    assert(state !== undefined, `${id} is not resident`);
+    return state;
+  }
+
+  /** Lets go of everything the job holds; returns the units that are not stored. */
+  #forget(id: string): Required<EngineUnit>[] {
+    const { units, held } = this.#state(id);
+    this.#jobs.delete(id);
+    for (const key of held.keys()) this.#cache.letGo(key);
+    return [...units].map(([index, unit]) => ({ index, ...unit }));
+  }
+}
+
+function sharedKey(plan: ImagePlan): string {
+  return `shared ${plan.shapeKey}`;
+}
+
+function named<T>(values: Readonly<Record<string, T>>, name: string): T {
+  const value = values[name];
+  assert(value !== undefined, `no tensor ${name} among ${Object.keys(values).join(", ")}`);
+  return value;
+}
+
+function mapValues<A, B>(
+  values: Readonly<Record<string, A>>,
+  change: (value: A) => B,
+): Record<string, B> {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, change(value)]));
+}
+
