@@ -1,0 +1,20 @@
+/** Ends the building of a network: its graph as the bytes that a runner loads. */
+import { assert } from "@fluxline/kernel/assert.ts";
+import type { Graph, TensorSpec } from "../core/image-model.ts";
+import type { OnnxGraph, ValueInfo } from "../onnx/graph.ts";
+import { encodeModel } from "../onnx/model-encoder.ts";
+
+export function toGraph(graph: OnnxGraph): Graph {
+  return {
+    name: graph.name,
+    onnx: encodeModel(graph),
+    inputs: graph.inputs.map(tensorSpec),
+    outputs: graph.outputs.map(tensorSpec),
+    weightBytes: graph.weightBytes,
+  };
+}
+
+function tensorSpec({ name, type, dims }: ValueInfo): TensorSpec {
+  assert(type !== "bfloat16" && type !== "bool", `${name}: ${type} cannot cross a graph's edge`);
+  return { name, type, dims };
+}
