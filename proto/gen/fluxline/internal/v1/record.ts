@@ -62,7 +62,11 @@ export interface JobRecord {
     | Date
     | undefined;
   /** While QUEUED only; absent if it may wait without end. */
-  queueDeadline: Date | undefined;
+  queueDeadline:
+    | Date
+    | undefined;
+  /** Attempts in a row that ended without a step or an image more; bounded. */
+  fruitlessAttempts: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -169,6 +173,7 @@ function createBaseJobRecord(): JobRecord {
     endTime: undefined,
     expireTime: undefined,
     queueDeadline: undefined,
+    fruitlessAttempts: 0,
     _unknownFields: {},
   };
 }
@@ -261,6 +266,9 @@ export const JobRecord: MessageFns<JobRecord> = {
     }
     if (message.queueDeadline !== undefined) {
       Timestamp.encode(toTimestamp(message.queueDeadline), writer.uint32(210).fork()).join();
+    }
+    if (message.fruitlessAttempts !== 0) {
+      writer.uint32(216).int32(message.fruitlessAttempts);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -494,6 +502,14 @@ export const JobRecord: MessageFns<JobRecord> = {
             message.queueDeadline = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 27: {
+            if (tag !== 216) {
+              break;
+            }
+
+            message.fruitlessAttempts = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -594,6 +610,11 @@ export const JobRecord: MessageFns<JobRecord> = {
         : isSet(object.queue_deadline)
         ? fromJsonTimestamp(object.queue_deadline)
         : undefined,
+      fruitlessAttempts: isSet(object.fruitlessAttempts)
+        ? globalThis.Number(object.fruitlessAttempts)
+        : isSet(object.fruitless_attempts)
+        ? globalThis.Number(object.fruitless_attempts)
+        : 0,
     };
   },
 
@@ -677,6 +698,9 @@ export const JobRecord: MessageFns<JobRecord> = {
     if (message.queueDeadline !== undefined) {
       obj.queueDeadline = message.queueDeadline.toISOString();
     }
+    if (message.fruitlessAttempts !== 0) {
+      obj.fruitlessAttempts = Math.round(message.fruitlessAttempts);
+    }
     return obj;
   },
 
@@ -715,6 +739,7 @@ export const JobRecord: MessageFns<JobRecord> = {
     message.endTime = object.endTime ?? undefined;
     message.expireTime = object.expireTime ?? undefined;
     message.queueDeadline = object.queueDeadline ?? undefined;
+    message.fruitlessAttempts = object.fruitlessAttempts ?? 0;
     return message;
   },
 };
