@@ -16,6 +16,15 @@ export const SINUSOID_WIDTH = 256;
 const SINUSOID_PERIOD = 10_000;
 const ROPE_THETA = 10_000;
 
+/**
+ * Where torch's float32 exponential is not the nearest float32: two of the 128 frequencies. With a
+ * guidance of 30 the first of them moves its angle (30000 * 0.42) by two thousandths.
+ */
+const TORCH_FREQUENCIES: ReadonlyMap<number, number> = new Map([
+  [12, 0.4216965138912201],
+  [106, 0.0004869675321970135],
+]);
+
 const { fround } = Math;
 
 /**
@@ -32,12 +41,31 @@ export function guidanceEmbedding(guidance: number, runType: RunType): Float32Ar
   return sinusoid(roundTo(runType, roundTo(runType, guidance) * 1000), runType);
 }
 
+/**
+ * Frequencies of the sinusoid, exp(-ln(period) * i / half) in float32. Torch's vectorised float32
+ * exp is not correctly rounded: at these two places it lies one unit in the last place above, which
+ * guidance 30 turns into an angle that is off by 0.001.
+ */
+const FREQUENCIES_ONE_UNIT_UP: readonly number[] = [12, 106];
+
+function sinusoidFrequencies(): Float32Array {
+  const half = SINUSOID_WIDTH / 2;
+  const factor = fround(-Math.log(SINUSOID_PERIOD));
+  const result = Float32Array.from({ length: half }, (_, index) =>
+    Math.exp(fround(fround(factor * index) / half)),
+  );
+  const bits = new Uint32Array(result.buffer);
+  for (const index of FREQUENCIES_ONE_UNIT_UP) bits[index] = (bits[index] ?? 0) + 1;
+  return result;
+}
+
+const FREQUENCIES = sinusoidFrequencies();
+
 function sinusoid(value: number, runType: RunType): Float32Array {
   const half = SINUSOID_WIDTH / 2;
   const result = new Float32Array(SINUSOID_WIDTH);
-  for (let index = 0; index < half; index++) {
-    const exponent = fround(fround(fround(-Math.log(SINUSOID_PERIOD)) * index) / half);
-    const angle = fround(value * fround(Math.exp(exponent)));
+  for (const [index, frequency] of FREQUENCIES.entries()) {
+    const angle = fround(value * frequency);
     result[index] = roundTo(runType, Math.cos(angle));
     result[half + index] = roundTo(runType, Math.sin(angle));
   }
