@@ -168,8 +168,10 @@ export class Network {
   }
 }
 
-/** Equal, up to trailing ones: a 1x1 convolution's weight is a matrix with other dimensions. */
-function sameShape(stored: readonly number[], asked: readonly number[]): boolean {
-  const rest = stored.slice(asked.length);
-  return asked.every((dim, axis) => stored[axis] === dim) && rest.every((dim) => dim === 1);
+/** Equal, up to trailing ones: the same bytes in the same order. */
+function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  const axes = Math.max(a.length, b.length);
+  return Array.from({ length: axes }, (_, axis) => (a[axis] ?? 1) === (b[axis] ?? 1)).every(
+    Boolean,
+  );
 }

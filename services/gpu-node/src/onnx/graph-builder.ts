@@ -70,6 +70,11 @@ export class GraphBuilder {
     return this.#shared(`${type}.${value}x${count}`, type, [count], encodeFloats(type, values));
   }
 
+  /** A float32 vector under a name of its own. */
+  floats(name: string, values: readonly number[]): string {
+    return this.#shared(name, "float32", [values.length], encodeFloats("float32", values));
+  }
+
   /** An int64 constant under a name of its own. */
   table(name: string, values: readonly number[]): string {
     const data = new Uint8Array(BigInt64Array.from(values, (value) => BigInt(value)).buffer);
