@@ -1,0 +1,330 @@
+/**
+ * A replica group on the bus: registers, sends heartbeats, takes commands, hands back on a drain.
+ * Commands are judged by their fence before anything else; a refusal changes nothing.
+ */
+import { AppError, invalidArgument, toAppError } from "@fluxline/kernel/error.ts";
+import { resolveRequest } from "@fluxline/kernel/image-request.ts";
+import type { Bus } from "@fluxline/platform/bus/connection.ts";
+import { callBus, publishBus, type Served, serveBus } from "@fluxline/platform/bus/request.ts";
+import { groupSubject, leaderSubject } from "@fluxline/platform/bus/topology.ts";
+import { fromStatus, toStatus } from "@fluxline/platform/grpc/status.ts";
+import { requestedImage } from "@fluxline/platform/message/image-spec.ts";
+import { profileToMessage } from "@fluxline/platform/message/model-profile.ts";
+import {
+  Assign,
+  CommandReply,
+  type CommandReply as CommandReplyMessage,
+  CommandReply_Outcome,
+  Drain,
+  type Fence,
+  Heartbeat,
+  Registration,
+  RegistrationReply,
+  Revoke,
+  Revoke_Reason,
+} from "@fluxline/proto/fluxline/internal/v1/bus.ts";
+import type { ImageUnit } from "@fluxline/proto/fluxline/internal/v1/record.ts";
+import { FenceGuard, type PlacementFence } from "../core/fence-guard.ts";
+import type { ImageModel } from "../core/image-model.ts";
+import type { BlobStore } from "./blob-store.ts";
+import type { Engine, EngineUnit } from "./engine.ts";
+import { PlacementDesk, requiredFence } from "./placement-desk.ts";
+import type { DeviceRunner } from "./runner/device-runner.ts";
+
+const PROTOCOL_VERSION = 1;
+const HEARTBEAT_MS = 1_000;
+/** A group says again who it is, so that a new leader learns of it and it of the new leader. */
+const REGISTER_AGAIN_MS = 5_000;
+const REGISTER_RETRY_MS = 250;
+const REGISTER_TIMEOUT_MS = 2_000;
+
+export interface AgentIdentity {
+  readonly pool: string;
+  readonly group: string;
+  readonly incarnation: string;
+  readonly provider: string;
+  readonly numericsClass: string;
+  readonly simulated: boolean;
+  readonly residentsMax: number;
+}
+
+export interface AgentParts {
+  readonly bus: Bus;
+  readonly model: ImageModel;
+  readonly engine: Engine;
+  readonly runner: DeviceRunner;
+  readonly desk: PlacementDesk;
+  readonly blobs: BlobStore;
+  readonly guard: FenceGuard;
+  readonly log: (message: string, facts: Readonly<Record<string, unknown>>) => void;
+}
+
+type Outcome = keyof typeof outcomes;
+const outcomes = {
+  accepted: CommandReply_Outcome.OUTCOME_ACCEPTED,
+  stale: CommandReply_Outcome.OUTCOME_STALE,
+  full: CommandReply_Outcome.OUTCOME_FULL,
+  draining: CommandReply_Outcome.OUTCOME_DRAINING,
+  refused: CommandReply_Outcome.OUTCOME_REFUSED,
+};
+
+export class BusAgent {
+  readonly #identity: AgentIdentity;
+  readonly #parts: AgentParts;
+  readonly #served: Served[] = [];
+  readonly #timers: NodeJS.Timeout[] = [];
+  /** Assigns whose checkpoints are being read: they hold a place already. */
+  #arriving = 0;
+  #sequence = 0n;
+  #stopped = false;
+
+  constructor(identity: AgentIdentity, parts: AgentParts) {
+    this.#identity = identity;
+    this.#parts = parts;
+  }
+
+  /** Resolves once a leader has accepted the group; throws when it refuses for good. */
+  async start(): Promise<void> {
+    this.#serve();
+    let logged = false;
+    while (!this.#stopped && !(await this.#register())) {
+      if (!logged) this.#parts.log("waiting for a scheduler", { pool: this.#identity.pool });
+      logged = true;
+      await new Promise((resolve) => setTimeout(resolve, REGISTER_RETRY_MS));
+    }
+    this.#heartbeat();
+    this.#timers.push(setInterval(() => this.#heartbeat(), HEARTBEAT_MS));
+    this.#timers.push(setInterval(() => void this.#registerAgain(), REGISTER_AGAIN_MS));
+  }
+
+  /** Tells everyone at once that this group takes nothing new. */
+  announceDrain(): void {
+    this.#heartbeat();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    for (const timer of this.#timers) clearInterval(timer);
+    await Promise.all(this.#served.map((served) => served.stop()));
+  }
+
+  #serve(): void {
+    const { bus, log } = this.#parts;
+    const { pool, group } = this.#identity;
+    const onError = (error: AppError, subject: string): void =>
+      log("a command could not be handled", { subject, error: error.message });
+    const reply = CommandReply;
+    this.#served.push(
+      serveBus(bus, {
+        subject: groupSubject(pool, group, "assign"),
+        request: Assign,
+        reply,
+        handle: (assign) => this.#assign(assign),
+        onError,
+      }),
+      serveBus(bus, {
+        subject: groupSubject(pool, group, "revoke"),
+        request: Revoke,
+        reply,
+        handle: (revoke) => this.#revoke(revoke),
+        onError,
+      }),
+      serveBus(bus, {
+        subject: groupSubject(pool, group, "drain"),
+        request: Drain,
+        reply,
+        handle: (drain) => this.#drain(drain),
+        onError,
+      }),
+    );
+  }
+
+  async #assign(assign: Assign): Promise<CommandReplyMessage> {
+    const fence = requiredFence(assign.fence);
+    const { guard } = this.#parts;
+    const judgement = guard.judgeAssign(placementFence(fence));
+    if (judgement !== "new") return answer(judgement === "stale" ? "stale" : "accepted");
+    const place = this.#place(PlacementDesk.jobId(fence));
+    if (place !== "accepted") return answer(place);
+    this.#arriving += 1;
+    try {
+      return await this.#begin(assign, fence);
+    } catch (thrown) {
+      return answer("refused", toAppError(thrown));
+    } finally {
+      this.#arriving -= 1;
+    }
+  }
+
+  #place(id: string): Outcome {
+    const { engine } = this.#parts;
+    const admission = engine.admission(id);
+    if (admission === "resident") {
+      // The leader has given up on the attempt that still runs here.
+      engine.fence(id);
+      return "full";
+    }
+    if (admission !== "accepted") return admission;
+    const taken = engine.residents().length + this.#arriving;
+    return taken >= this.#identity.residentsMax ? "full" : "accepted";
+  }
+
+  async #begin(assign: Assign, fence: Fence): Promise<CommandReplyMessage> {
+    const { model, engine, desk, guard } = this.#parts;
+    const spec = assign.spec;
+    if (spec === undefined) throw new AppError("invalid_argument", "an assign without a spec");
+    const resolution = resolveRequest(model.profile, requestedImage(spec), spec.seed ?? 0n);
+    if (!resolution.ok) throw invalidArgument(resolution.violations);
+    const { units, restarted } = await this.#resume(assign);
+    const { request } = resolution;
+    const id = PlacementDesk.jobId(fence);
+    const place = this.#placeAfterWait(id);
+    if (place !== "accepted") return answer(place);
+    const imagesDone = request.imageCount - units.length;
+    desk.place({ fence, spec, imagesDone, steps: request.steps, restarted });
+    try {
+      engine.assign({ id, request, units, alone: assign.alone });
+    } catch (thrown) {
+      desk.unplace(id);
+      throw thrown;
+    }
+    guard.accepted(placementFence(fence));
+    return answer("accepted");
+  }
+
+  #placeAfterWait(id: string): Outcome {
+    const admission = this.#parts.engine.admission(id);
+    return admission === "resident" ? "full" : admission;
+  }
+
+  /** Units with the latents of their checkpoints, as far as those can be used here. */
+  async #resume(assign: Assign): Promise<{ units: EngineUnit[]; restarted: boolean }> {
+    const hasCheckpoints = assign.units.some((unit) => unit.checkpoint !== undefined);
+    if (!hasCheckpoints) return { units: assign.units.map(fromStart), restarted: false };
+    const { numericsClass } = this.#identity;
+    if (assign.numericsClass !== numericsClass) {
+      const facts = { job: assign.fence?.job, made: assign.numericsClass, here: numericsClass };
+      this.#parts.log("checkpoints are of another numerics class: from step 0", facts);
+      return { units: assign.units.map(fromStart), restarted: true };
+    }
+    const units = await Promise.all(assign.units.map((unit) => this.#resumeUnit(unit)));
+    return { units, restarted: units.some((unit, i) => unit.step < assign.units[i]!.checkpointStep) };
+  }
+
+  async #resumeUnit(unit: ImageUnit): Promise<EngineUnit> {
+    if (unit.checkpoint === undefined) return fromStart(unit);
+    try {
+      const latents = await this.#parts.blobs.readCheckpoint(unit.checkpoint);
+      return { index: unit.index, step: unit.checkpointStep, latents };
+    } catch (thrown) {
+      const { message } = toAppError(thrown);
+      this.#parts.log("checkpoint not usable: from step 0", { key: unit.checkpoint.key, message });
+      return fromStart(unit);
+    }
+  }
+
+  #revoke(revoke: Revoke): CommandReplyMessage {
+    const fence = requiredFence(revoke.fence);
+    if (this.#parts.guard.judgeRevoke(placementFence(fence)) === "stale") return answer("stale");
+    const cancelled = revoke.reason === Revoke_Reason.REASON_CANCELLED;
+    this.#parts.engine.revoke(PlacementDesk.jobId(fence), cancelled ? "cancelled" : "preempted");
+    return answer("accepted");
+  }
+
+  #drain(drain: Drain): CommandReplyMessage {
+    if (drain.incarnation !== this.#identity.incarnation) return answer("stale");
+    this.#parts.engine.drain();
+    this.announceDrain();
+    return answer("accepted");
+  }
+
+  /** True when a leader has accepted the group; false when none could be asked. */
+  async #register(): Promise<boolean> {
+    const { pool, group, incarnation, numericsClass, simulated } = this.#identity;
+    const outcome = await callBus(this.#parts.bus, {
+      subject: leaderSubject(pool, "register"),
+      request: Registration,
+      reply: RegistrationReply,
+      timeoutMs: REGISTER_TIMEOUT_MS,
+      body: {
+        pool,
+        group,
+        incarnation,
+        profile: profileToMessage(this.#parts.model.profile),
+        numericsClass,
+        simulated,
+        maxResidents: this.#identity.residentsMax,
+        protocolVersionMin: PROTOCOL_VERSION,
+        protocolVersionMax: PROTOCOL_VERSION,
+      },
+    });
+    if (outcome.kind !== "reply") return false;
+    const answered = outcome.value.outcome;
+    if (answered?.$case === "refused") {
+      const error = fromStatus(answered.value);
+      if (error.retryable) return false;
+      throw error;
+    }
+    if (answered === undefined) return false;
+    this.#parts.guard.sawLeader(answered.value.leaderEpoch);
+    return true;
+  }
+
+  async #registerAgain(): Promise<void> {
+    try {
+      await this.#register();
+    } catch (thrown) {
+      this.#parts.log("the leader refuses this group", { error: toAppError(thrown).message });
+    }
+  }
+
+  #heartbeat(): void {
+    const { bus, engine, runner, guard } = this.#parts;
+    const { pool, group, incarnation, provider, numericsClass, simulated } = this.#identity;
+    this.#sequence += 1n;
+    publishBus(bus, groupSubject(pool, group, "heartbeat"), Heartbeat, {
+      pool,
+      group,
+      incarnation,
+      sequence: this.#sequence,
+      leaderEpoch: guard.leaderEpoch,
+      maxResidents: this.#identity.residentsMax,
+      draining: engine.draining,
+      residents: engine.residents().flatMap(({ id, stepsDone, stepsTotal }) => {
+        const fence = this.#parts.desk.fenceOf(id);
+        if (fence === undefined) return [];
+        const { tenant, job, attempt } = fence;
+        return [{ tenant, job, attempt, step: stepsDone, totalSteps: stepsTotal }];
+      }),
+      stages: [
+        {
+          rank: 0,
+          provider,
+          ready: runner.ready,
+          rssBytes: BigInt(runner.rssBytes()),
+          restarts: runner.restarts,
+        },
+      ],
+      stepCosts: engine.stepCosts
+        .all()
+        .map((cost) => ({ ...cost, samples: BigInt(cost.samples) })),
+      numericsClass,
+      simulated,
+      protocolVersionMin: PROTOCOL_VERSION,
+      protocolVersionMax: PROTOCOL_VERSION,
+    });
+  }
+}
+
+function answer(outcome: Outcome, error?: AppError): CommandReplyMessage {
+  return { outcome: outcomes[outcome], error: error === undefined ? undefined : toStatus(error) };
+}
+
+function fromStart(unit: ImageUnit): EngineUnit {
+  return { index: unit.index, step: 0 };
+}
+
+function placementFence(fence: Fence): PlacementFence {
+  const { attempt, incarnation, leaderEpoch } = fence;
+  return { job: PlacementDesk.jobId(fence), attempt, incarnation, leaderEpoch };
+}

@@ -1,0 +1,28 @@
+/** What this machine can run a stage on: processors, memory, and onnxruntime's providers. */
+import { readFileSync } from "node:fs";
+import { availableParallelism, cpus, totalmem } from "node:os";
+import { cpuDeviceClass } from "../core/numerics-class.ts";
+import { listProviders, type ProviderStatus } from "./onnx-session.ts";
+
+export interface DeviceList {
+  readonly cpu: {
+    readonly model: string;
+    readonly cores: number;
+    /** Widest instruction set that the CPU kernels use. */
+    readonly instructions: string;
+    readonly memoryBytes: number;
+  };
+  readonly providers: readonly ProviderStatus[];
+}
+
+export async function listDevices(): Promise<DeviceList> {
+  return {
+    cpu: {
+      model: cpus()[0]?.model ?? "unknown",
+      cores: availableParallelism(),
+      instructions: cpuDeviceClass(readFileSync("/proc/cpuinfo", "utf8")),
+      memoryBytes: totalmem(),
+    },
+    providers: await listProviders(),
+  };
+}

@@ -1,0 +1,98 @@
+/** Command line of `serve`: what a replica group is told at its start. */
+import { parseArgs } from "node:util";
+import { AppError, type FieldViolation, invalidArgument } from "@fluxline/kernel/error.ts";
+import { isToken } from "@fluxline/platform/bus/topology.ts";
+import type { RunType } from "../onnx/graph.ts";
+import { parseProvider, type Provider } from "./runner/arguments.ts";
+
+export interface GroupOptions {
+  readonly nats: string;
+  readonly pool: string;
+  readonly group: string;
+  readonly model: string;
+  readonly provider: Provider;
+  readonly threads: number;
+  readonly runType: RunType;
+  readonly rowsMax: number;
+  readonly residentsMax: number;
+  /** Seconds of one step, for provider `simulated` only. */
+  readonly simulatedStepSeconds: number;
+  readonly exitWithParent: boolean;
+}
+
+const RUN_TYPES: readonly RunType[] = ["float32", "float16", "bfloat16"];
+const THREADS_MAX = 1024;
+const ROWS_MAX = 64;
+const RESIDENTS_MAX = 1024;
+const ROWS_DEFAULT = "4";
+const RESIDENTS_DEFAULT = "8";
+
+const OPTIONS = {
+  nats: { type: "string", default: "nats://127.0.0.1:4222" },
+  pool: { type: "string", default: "default" },
+  group: { type: "string", default: "g0" },
+  model: { type: "string" },
+  provider: { type: "string", default: "cpu" },
+  threads: { type: "string" },
+  "run-type": { type: "string", default: "float32" },
+  "max-batch": { type: "string", default: ROWS_DEFAULT },
+  "max-residents": { type: "string", default: RESIDENTS_DEFAULT },
+  "simulated-step-seconds": { type: "string", default: "0.05" },
+  "exit-with-parent": { type: "boolean", default: false },
+} as const;
+
+/** Throws one INVALID_ARGUMENT that names every wrong option. */
+export function parseGroupOptions(argv: readonly string[], cores: number): GroupOptions {
+  const values = parse(argv);
+  const violations: FieldViolation[] = [];
+  const whole = (field: keyof typeof values, text: string, max: number): number => {
+    const value = Number(text);
+    if (Number.isInteger(value) && value >= 1 && value <= max) return value;
+    violations.push({ field: `--${field}`, description: `is ${text}; use 1 to ${max}` });
+    return 1;
+  };
+  const id = (field: "pool" | "group"): string => {
+    const value = values[field];
+    if (isToken(value)) return value;
+    const rule = "use 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends";
+    violations.push({ field: `--${field}`, description: `is "${value}"; ${rule}` });
+    return value;
+  };
+  const runType = RUN_TYPES.find((type) => type === values["run-type"]);
+  if (runType === undefined) {
+    const description = `is ${values["run-type"]}; use ${RUN_TYPES.join(", ")}`;
+    violations.push({ field: "--run-type", description });
+  }
+  if (values.model === undefined) {
+    violations.push({ field: "--model", description: "is missing; give a model folder" });
+  }
+  const stepSeconds = Number(values["simulated-step-seconds"]);
+  if (!(stepSeconds >= 0)) {
+    const description = `is ${values["simulated-step-seconds"]}; use 0 or more`;
+    violations.push({ field: "--simulated-step-seconds", description });
+  }
+  const options: GroupOptions = {
+    nats: values.nats,
+    pool: id("pool"),
+    group: id("group"),
+    model: values.model ?? "",
+    provider: parseProvider(values.provider),
+    threads: whole("threads", values.threads ?? String(cores), THREADS_MAX),
+    runType: runType ?? "float32",
+    rowsMax: whole("max-batch", values["max-batch"], ROWS_MAX),
+    residentsMax: whole("max-residents", values["max-residents"], RESIDENTS_MAX),
+    simulatedStepSeconds: stepSeconds,
+    exitWithParent: values["exit-with-parent"],
+  };
+  if (violations.length > 0) throw invalidArgument(violations, "INVALID_OPTIONS");
+  return options;
+}
+
+function parse(argv: readonly string[]) {
+  try {
+    return parseArgs({ args: [...argv], options: OPTIONS }).values;
+  } catch (cause) {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    throw new AppError("invalid_argument", message, { reason: "INVALID_OPTIONS", cause });
+  }
+}

@@ -1,0 +1,245 @@
+/**
+ * Between the engine and the leader: what was placed here, under which fence, which images of it
+ * are stored, and the report for each thing that happens to it.
+ */
+import { assert } from "@fluxline/kernel/assert.ts";
+import { AppError, type ErrorRecord, fromErrorRecord } from "@fluxline/kernel/error.ts";
+import type { Bus } from "@fluxline/platform/bus/connection.ts";
+import { publishBus } from "@fluxline/platform/bus/request.ts";
+import { groupSubject } from "@fluxline/platform/bus/topology.ts";
+import { toStatus } from "@fluxline/platform/grpc/status.ts";
+import {
+  type Fence,
+  JobProgress,
+  type Report,
+  Revoke_Reason,
+} from "@fluxline/proto/fluxline/internal/v1/bus.ts";
+import type { ImageUnit } from "@fluxline/proto/fluxline/internal/v1/record.ts";
+import {
+  type ImageSpec,
+  OutputFormat,
+  Progress_Phase,
+} from "@fluxline/proto/fluxline/v1/image_job.ts";
+import type { ProgressPhase, ReleaseReason } from "../core/driver.ts";
+import type { ImagePlan, Pixels } from "../core/image-model.ts";
+import { generationText } from "../core/png-text.ts";
+import type { BlobStore, Placement } from "./blob-store.ts";
+import type { EngineListener, EngineUnit, ImageStore } from "./engine.ts";
+import { encodeImage, type ImageFormat, QUALITY_DEFAULT } from "./image-file.ts";
+import type { ReportOutcome, ReportSender } from "./report-sender.ts";
+
+export interface DeskOptions {
+  readonly bus: Bus;
+  readonly blobs: BlobStore;
+  readonly reports: ReportSender;
+  readonly modelName: string;
+  readonly modelDigest: string;
+  readonly numericsClass: string;
+  readonly simulated: boolean;
+  readonly leaderEpoch: () => bigint;
+  /** The leader holds this placement for stale: the engine drops it. */
+  readonly onStale: (id: string) => void;
+  readonly onDrained: () => void;
+  readonly log: (message: string, facts: Readonly<Record<string, unknown>>) => void;
+}
+
+export interface PlacedJob {
+  readonly fence: Fence;
+  readonly spec: ImageSpec;
+  /** Images of the request that were stored before this placement. */
+  readonly imagesDone: number;
+  readonly steps: number;
+  /** Checkpoints could not be used: it begins at step 0 again. */
+  readonly restarted: boolean;
+}
+
+interface Entry extends PlacedJob {
+  readonly stored: ImageUnit[];
+}
+
+type ReportEvent = NonNullable<Report["event"]>;
+
+export class PlacementDesk implements EngineListener, ImageStore {
+  readonly #options: DeskOptions;
+  readonly #entries = new Map<string, Entry>();
+
+  constructor(options: DeskOptions) {
+    this.#options = options;
+  }
+
+  /** The id under which engine and desk know a placement's job. */
+  static jobId(fence: Fence): string {
+    return `${fence.tenant}/${fence.job}`;
+  }
+
+  place(job: PlacedJob): void {
+    this.#entries.set(PlacementDesk.jobId(job.fence), { ...job, stored: [] });
+  }
+
+  /** Takes back a `place` whose job could not be begun. */
+  unplace(id: string): void {
+    this.#entries.delete(id);
+  }
+
+  fenceOf(id: string): Fence | undefined {
+    return this.#entries.get(id)?.fence;
+  }
+
+  started(id: string): void {
+    const { numericsClass, simulated } = this.#options;
+    const { restarted } = this.#entry(id);
+    void this.#report(id, {
+      $case: "started",
+      value: { numericsClass, simulated, restarted, advisories: [] },
+    });
+  }
+
+  progress(id: string, phase: ProgressPhase, stepsDone: number, stepsTotal: number): void {
+    const { fence, imagesDone, steps } = this.#entry(id);
+    const before = imagesDone * steps;
+    publishBus(
+      this.#options.bus,
+      groupSubject(fence.pool, fence.group, "progress"),
+      JobProgress,
+      {
+        fence,
+        progress: {
+          phase: progressPhases[phase],
+          step: before + stepsDone,
+          totalSteps: before + stepsTotal,
+        },
+      },
+    );
+  }
+
+  async store(id: string, index: number, pixels: Pixels, plan: ImagePlan): Promise<void> {
+    const entry = this.#entry(id);
+    const { fence, spec } = entry;
+    const format = formats[spec.outputFormat] ?? "png";
+    const { modelName, modelDigest, simulated } = this.#options;
+    const text = generationText(plan.request, { modelName, modelDigest, index, simulated });
+    const quality = spec.outputQuality ?? QUALITY_DEFAULT;
+    const file = await encodeImage(pixels, format, quality, text);
+    const { width, height } = pixels;
+    const facts = { width, height, seed: plan.request.seed };
+    const unit = await this.#options.blobs.storeImage(placementOf(fence), index, file, facts);
+    entry.stored.push(unit);
+    if ((spec.imageCount ?? 1) > 1) {
+      void this.#report(id, { $case: "unitFinished", value: { unit } });
+    }
+  }
+
+  finished(id: string): void {
+    const units = this.#entry(id).stored;
+    this.#end(id, { $case: "finished", value: { units } });
+  }
+
+  failed(id: string, error: ErrorRecord, blamed: boolean): void {
+    this.#options.log("job failed", { id, error: error.message, reason: error.reason, blamed });
+    const status = toStatus(fromErrorRecord(error));
+    const { retryable } = error;
+    this.#end(id, {
+      $case: "failed",
+      value: { error: status, blamed, suspect: false, retryable },
+    });
+  }
+
+  released(id: string, reason: ReleaseReason, units: readonly Required<EngineUnit>[]): void {
+    void this.#release(id, reason, units);
+  }
+
+  dropped(id: string): void {
+    this.#entries.delete(id);
+  }
+
+  drained(): void {
+    this.#options.onDrained();
+  }
+
+  /** Hands a job back, with checkpoints unless it was cancelled. */
+  async #release(
+    id: string,
+    reason: ReleaseReason,
+    units: readonly Required<EngineUnit>[],
+  ): Promise<void> {
+    const { fence, stored } = this.#entry(id);
+    const saved = reason === "cancelled" ? [] : await this.#checkpoints(fence, units);
+    this.#end(id, {
+      $case: "released",
+      value: {
+        units: [...stored, ...saved],
+        reason:
+          reason === "cancelled" ? Revoke_Reason.REASON_CANCELLED : Revoke_Reason.REASON_PREEMPTED,
+        drained: reason === "drained",
+      },
+    });
+  }
+
+  async #checkpoints(fence: Fence, units: readonly Required<EngineUnit>[]): Promise<ImageUnit[]> {
+    const begun = units.filter((unit) => unit.step > 0);
+    const results = await Promise.allSettled(
+      begun.map(({ index, step, latents }) =>
+        this.#options.blobs.storeCheckpoint(placementOf(fence), index, step, latents),
+      ),
+    );
+    return results.flatMap((result) => {
+      if (result.status === "fulfilled") return [result.value];
+      // The job is not lost, only the steps since its last checkpoint.
+      this.#options.log("checkpoint not stored", { job: fence.job, why: String(result.reason) });
+      return [];
+    });
+  }
+
+  /** The last report of a placement; it is forgotten once the leader has answered. */
+  #end(id: string, event: ReportEvent): void {
+    const entry = this.#entry(id);
+    void this.#report(id, event).finally(() => {
+      if (this.#entries.get(id) === entry) this.#entries.delete(id);
+    });
+  }
+
+  async #report(id: string, event: ReportEvent): Promise<ReportOutcome | undefined> {
+    const entry = this.#entry(id);
+    const { fence } = entry;
+    const outcome = await this.#options.reports.send(id, () => ({
+      fence: { ...fence, leaderEpoch: this.#options.leaderEpoch() },
+      event,
+    }));
+    if (outcome === "stale") {
+      this.#options.log("report was stale", { id, event: event.$case, attempt: fence.attempt });
+      // A newer attempt of the same job may be here by now; it is none of this report's business.
+      if (this.#entries.get(id) === entry) this.#options.onStale(id);
+    }
+    return outcome;
+  }
+
+  #entry(id: string): Entry {
+    const entry = this.#entries.get(id);
+    assert(entry !== undefined, `${id} is not placed here`);
+    return entry;
+  }
+}
+
+const progressPhases: Readonly<Record<ProgressPhase, Progress_Phase>> = {
+  encoding: Progress_Phase.PHASE_ENCODING,
+  denoising: Progress_Phase.PHASE_DENOISING,
+  decoding: Progress_Phase.PHASE_DECODING,
+  uploading: Progress_Phase.PHASE_UPLOADING,
+};
+
+const formats: Readonly<Record<number, ImageFormat>> = {
+  [OutputFormat.OUTPUT_FORMAT_PNG]: "png",
+  [OutputFormat.OUTPUT_FORMAT_JPEG]: "jpeg",
+  [OutputFormat.OUTPUT_FORMAT_WEBP]: "webp",
+};
+
+function placementOf(fence: Fence): Placement {
+  const { pool, tenant, job, attempt } = fence;
+  return { pool, tenant, id: job, attempt };
+}
+
+/** The fence of a message; a message without one is of no use to anybody. */
+export function requiredFence(fence: Fence | undefined): Fence {
+  if (fence !== undefined) return fence;
+  throw new AppError("invalid_argument", "a command without a fence", { reason: "FENCE_MISSING" });
+}

@@ -1,0 +1,188 @@
+/**
+ * One replica group: model, runner, engine and bus agent, put together. `start` brings them up side
+ * by side, because a person waits for the first picture; `drain` hands everything back.
+ */
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { randomUUID } from "node:crypto";
+import { AppError, toAppError } from "@fluxline/kernel/error.ts";
+import { type Bus, connectBus } from "@fluxline/platform/bus/connection.ts";
+import { type Objects, openObjects } from "@fluxline/platform/bus/object-store.ts";
+import {
+  checkpointsStore,
+  type ObjectStoreDeclaration,
+  resultsStore,
+} from "@fluxline/platform/bus/topology.ts";
+import type { Lifecycle } from "@fluxline/platform/lifecycle.ts";
+import type { Logger } from "@fluxline/platform/log.ts";
+import { FenceGuard } from "../core/fence-guard.ts";
+import type { ImageModel } from "../core/image-model.ts";
+import { cpuDeviceClass, numericsClass } from "../core/numerics-class.ts";
+import { describeModel } from "../models/families.ts";
+import { BlobStore } from "./blob-store.ts";
+import { type AgentIdentity, BusAgent } from "./bus-agent.ts";
+import { openCheckpoint } from "./checkpoint-folder.ts";
+import { Engine } from "./engine.ts";
+import type { GroupOptions } from "./group-options.ts";
+import { PlacementDesk } from "./placement-desk.ts";
+import { ReportSender } from "./report-sender.ts";
+import type { RunnerArguments } from "./runner/arguments.ts";
+import { DeviceRunner } from "./runner/device-runner.ts";
+
+const FIRST_CONNECT_MS = 10_000;
+const STORES_WAIT_MS = 250;
+/** Less than the lifecycle's own bound for one part. */
+const REPORTS_FLUSH_MS = 5_000;
+/** Encoding and decoding take about as long as a step in the simulated device. */
+const SIMULATED_OTHER_SHARE = 0.5;
+
+export class ReplicaGroup {
+  readonly #options: GroupOptions;
+  readonly #log: Logger;
+  readonly #lifecycle: Lifecycle;
+  readonly incarnation = randomUUID();
+
+  constructor(options: GroupOptions, log: Logger, lifecycle: Lifecycle) {
+    this.#options = options;
+    this.#log = log.child({ pool: options.pool, group: options.group });
+    this.#lifecycle = lifecycle;
+  }
+
+  /** Resolves when a leader has accepted the group. */
+  async start(): Promise<{ model: ImageModel; numericsClass: string }> {
+    const connecting = this.#connect();
+    connecting.catch(() => undefined); // awaited below; the model's error may come first
+    const model = describeModel(await openCheckpoint(this.#options.model), this.#options);
+    const runner = this.#runner(model);
+    this.#lifecycle.add({ name: "runner", drain: () => runner.stop() });
+    const loading = runner.start();
+    loading.catch(() => undefined);
+    const bus = await connecting;
+    this.#lifecycle.add({ name: "bus", drain: () => bus.drain() });
+    const agent = await this.#agent(bus, model, runner);
+    await loading;
+    await agent.start();
+    return { model, numericsClass: this.#numericsClass(model) };
+  }
+
+  #connect(): Promise<Bus> {
+    const { nats, group } = this.#options;
+    return connectBus({
+      url: nats,
+      name: `gpu-node ${group}`,
+      firstConnectMs: FIRST_CONNECT_MS,
+      onStatus: (status) => this.#log.warn(status, "nats"),
+    });
+  }
+
+  #runner(model: ImageModel): DeviceRunner {
+    return new DeviceRunner({
+      device: this.#device(model),
+      graphs: [...model.graphs.values()],
+      log: (message, facts) => this.#log.info(facts, message),
+      onBroken: (error) => {
+        this.#log.error({ error }, "the runner cannot be kept alive");
+        process.exitCode = 1;
+        this.#lifecycle.stop("runner broken");
+      },
+    });
+  }
+
+  #device(model: ImageModel): RunnerArguments {
+    const { provider, threads, simulatedStepSeconds } = this.#options;
+    if (provider !== "simulated") return { provider, threads };
+    this.#log.warn("provider simulated: nothing is computed, pictures are empty");
+    const step = { baseSeconds: simulatedStepSeconds, rowSeconds: 0 };
+    const other = { baseSeconds: simulatedStepSeconds * SIMULATED_OTHER_SHARE, rowSeconds: 0 };
+    const steps = Object.fromEntries(model.denoiser.map((graph) => [graph, step]));
+    return { provider, simulatedCosts: { ...steps, default: other } };
+  }
+
+  async #agent(bus: Bus, model: ImageModel, runner: DeviceRunner): Promise<BusAgent> {
+    const { pool, group, provider, residentsMax, rowsMax } = this.#options;
+    const log = (message: string, facts: Readonly<Record<string, unknown>>): void =>
+      this.#log.info(facts, message);
+    const blobs = new BlobStore(
+      await this.#objects(bus, resultsStore),
+      await this.#objects(bus, checkpointsStore),
+    );
+    const guard = new FenceGuard(this.incarnation);
+    const reports = new ReportSender({ bus, pool, log });
+    const drained = Promise.withResolvers<void>();
+    const simulated = provider === "simulated";
+    const numerics = this.#numericsClass(model);
+    const desk = new PlacementDesk({
+      bus,
+      blobs,
+      reports,
+      modelName: model.profile.name,
+      modelDigest: model.profile.digest,
+      numericsClass: numerics,
+      simulated,
+      leaderEpoch: () => guard.leaderEpoch,
+      onStale: (id) => engine.fence(id),
+      onDrained: () => {
+        drained.resolve();
+        this.#lifecycle.stop("drained");
+      },
+      log,
+    });
+    const engine = new Engine(model, runner, { rowsMax, residentsMax, slots: 1 }, desk, desk);
+    const identity: AgentIdentity = {
+      pool,
+      group,
+      incarnation: this.incarnation,
+      provider,
+      numericsClass: numerics,
+      simulated,
+      residentsMax,
+    };
+    const agent = new BusAgent(identity, { bus, model, engine, runner, desk, blobs, guard, log });
+    this.#lifecycle.add({
+      name: "agent",
+      drain: async () => {
+        engine.drain();
+        agent.announceDrain();
+        await drained.promise;
+        const all = await reports.flush(REPORTS_FLUSH_MS);
+        if (!all) log("some reports were never acknowledged", { jobs: reports.pendingJobs });
+        reports.stop();
+        await agent.stop();
+      },
+    });
+    return agent;
+  }
+
+  /** The scheduler makes the stores; it may start after us. */
+  async #objects(bus: Bus, store: ObjectStoreDeclaration): Promise<Objects> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await openObjects(bus, store);
+      } catch (thrown) {
+        const error = toAppError(thrown);
+        if (error.reason !== "STORE_MISSING") throw error;
+        if (attempt === 1) this.#log.info({ store: store.name }, "waiting for a scheduler");
+        await new Promise((resolve) => setTimeout(resolve, STORES_WAIT_MS));
+      }
+    }
+  }
+
+  #numericsClass(model: ImageModel): string {
+    const { provider, runType } = this.#options;
+    return numericsClass({
+      modelDigest: model.profile.digest,
+      runType,
+      provider,
+      runtimeVersion: onnxruntimeVersion(),
+      deviceClass: cpuDeviceClass(readFileSync("/proc/cpuinfo", "utf8")),
+    });
+  }
+}
+
+function onnxruntimeVersion(): string {
+  const { version } = createRequire(import.meta.url)("onnxruntime-node/package.json") as {
+    version?: string;
+  };
+  if (version !== undefined) return version;
+  throw new AppError("internal", "onnxruntime-node has no version in its package.json");
+}

@@ -1,0 +1,38 @@
+/**
+ * The numerics class: within one, the same request gives the same bytes whatever its batch mates,
+ * the number of stages, the pod, or how often it was interrupted. Whatever can change a bit stands
+ * in it; a job goes on from a checkpoint only within the class that made it.
+ */
+
+/** Grows whenever the graphs that we build compute something in another way. */
+export const GRAPH_RECIPE = 1;
+
+export interface NumericsFacts {
+  readonly modelDigest: string;
+  /** float32, float16, bfloat16; with the quantisation if there is one. */
+  readonly runType: string;
+  readonly provider: string;
+  readonly runtimeVersion: string;
+  /** Instruction set of the CPU, or the name of the device. */
+  readonly deviceClass: string;
+}
+
+/** One line of `key=value`, readable in a log and comparable as a string. */
+export function numericsClass(facts: NumericsFacts): string {
+  const device = facts.deviceClass.replaceAll(/\s+/g, "-");
+  return [
+    `model=${facts.modelDigest.slice(0, 16)}`,
+    `type=${facts.runType}`,
+    `provider=${facts.provider}`,
+    `onnxruntime=${facts.runtimeVersion}`,
+    `device=${device}`,
+    `recipe=${GRAPH_RECIPE}`,
+  ].join(" ");
+}
+
+/** The widest instruction set that onnxruntime's CPU kernels choose by, from /proc/cpuinfo. */
+export function cpuDeviceClass(cpuinfo: string): string {
+  const flags = new Set((/^flags\s*:\s*(.*)$/m.exec(cpuinfo)?.[1] ?? "").split(" "));
+  const known = ["amx_int8", "avx512_bf16", "avx512f", "avx2", "avx", "sse4_1"];
+  return known.find((flag) => flags.has(flag)) ?? "generic";
+}

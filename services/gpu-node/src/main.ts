@@ -1,0 +1,68 @@
+/**
+ * The GPU node: `serve` runs a replica group; `devices` and `inspect` answer questions about this
+ * machine and about a model folder. Logs go to stderr as JSON lines, answers to stdout.
+ */
+import { availableParallelism } from "node:os";
+import { AppError, toAppError, toErrorRecord } from "@fluxline/kernel/error.ts";
+import { Lifecycle } from "@fluxline/platform/lifecycle.ts";
+import { createLog, type LogLevel, logLevels } from "@fluxline/platform/log.ts";
+import { parseGroupOptions } from "./adapters/group-options.ts";
+
+const USAGE = `usage: main.ts serve --model DIR [--nats URL] [--pool P] [--group G] [--provider cpu]
+       main.ts devices
+       main.ts inspect DIR [--width N] [--height N] [--steps N]`;
+
+async function serve(argv: readonly string[]): Promise<void> {
+  const options = parseGroupOptions(argv, availableParallelism());
+  process.title = "fluxline gpu-node driver";
+  const level = logLevels.find((known) => known === process.env["FLUXLINE_LOG_LEVEL"]) ?? "info";
+  const log = createLog("gpu-node", level satisfies LogLevel);
+  const lifecycle = new Lifecycle(log);
+  const { ReplicaGroup } = await import("./adapters/replica-group.ts");
+  const group = new ReplicaGroup(options, log, lifecycle);
+  const running = lifecycle.run({ untilStdinEnds: options.exitWithParent });
+  try {
+    const { model, numericsClass } = await group.start();
+    const { name, digest } = model.profile;
+    say({ event: "ready", group: options.group, model: name, digest, numericsClass });
+  } catch (thrown) {
+    await lifecycle.drain();
+    throw thrown;
+  }
+  const code = await running;
+  process.exit(process.exitCode ?? code);
+}
+
+async function answer(command: "devices" | "inspect", argv: readonly string[]): Promise<void> {
+  if (command === "devices") {
+    const { listDevices } = await import("./adapters/device-list.ts");
+    return say(await listDevices());
+  }
+  const { inspectFolder } = await import("./adapters/model-inspection.ts");
+  return say(await inspectFolder(argv));
+}
+
+function say(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value)}\n`);
+}
+
+async function main([command, ...argv]: readonly string[]): Promise<void> {
+  switch (command) {
+    case "serve":
+      return serve(argv);
+    case "devices":
+    case "inspect":
+      return answer(command, argv);
+    default:
+      throw new AppError("invalid_argument", `no command ${command ?? ""}\n${USAGE}`);
+  }
+}
+
+try {
+  await main(process.argv.slice(2));
+} catch (thrown) {
+  // One line for a parent that reads it, then the end: nothing was begun that could be lost.
+  say({ event: "failed", error: toErrorRecord(thrown) });
+  console.error(toAppError(thrown).message);
+  process.exit(1);
+}
