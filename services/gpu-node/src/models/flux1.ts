@@ -1,0 +1,183 @@
+/**
+ * The FLUX.1 family: how a checkpoint in diffusers layout becomes an `ImageModel`. It says which
+ * networks there are and what surrounds the denoiser in each step, in the order and with the
+ * roundings of diffusers' FluxPipeline.
+ *
+ *   prompt   -> CLIP -> pooled_projections    --+
+ *   prompt_2 -> T5   -> encoder_hidden_states --+--> transformer -> velocity -> Euler step
+ *   noise    -> packed latents, sinusoids     --+
+ *
+ * Noise and latents between steps are float32 whatever the run type.
+ */
+import { assert } from "@fluxline/kernel/assert.ts";
+import type { ImageRequest } from "@fluxline/kernel/image-request.ts";
+import type { Checkpoint } from "../core/checkpoint.ts";
+import type { Graph, ImageModel, ImagePlan } from "../core/image-model.ts";
+import {
+  latentSize,
+  type LatentSize,
+  packedSize,
+  packLatents,
+  toPixels,
+  undoScaling,
+  unpackLatents,
+} from "../core/latents.ts";
+import { TorchGenerator } from "../core/noise.ts";
+import { combineGuidance, eulerStep, makeSchedule } from "../core/sigmas.ts";
+import { float32Tensor, int64Tensor, type NamedTensors } from "../core/tensor.ts";
+import type { RunType } from "../onnx/graph.ts";
+import { clipTextGraph } from "./clip-text.ts";
+import {
+  guidanceEmbedding,
+  imagePositions,
+  ropeTables,
+  SINUSOID_WIDTH,
+  textPositions,
+  timestepEmbedding,
+} from "./flux-positions.ts";
+import { type BlockRange, fluxTransformerGraph } from "./flux-transformer.ts";
+import { type Flux1Parts, readFlux1Parts } from "./flux1-parts.ts";
+import { FLUX1_LIMITS, type Flux1Limits, flux1Profile } from "./flux1-profile.ts";
+import { encodeText, negativeText, positiveText } from "./flux1-text.ts";
+import { toGraph } from "./graph.ts";
+import { t5EncoderGraph } from "./t5-encoder.ts";
+import { vaeDecoderGraph } from "./vae.ts";
+
+export { FLUX1_PIPELINES } from "./flux1-parts.ts";
+export { FLUX1_LIMITS, type Flux1Limits } from "./flux1-profile.ts";
+
+export interface Flux1Options {
+  readonly runType: RunType;
+  /** Stages of the transformer, in order and without a gap; default: one, of all blocks. */
+  readonly stages?: readonly BlockRange[];
+  readonly limits?: Partial<Flux1Limits>;
+}
+
+/** @throws AppError naming file, key and value of what is wrong with the checkpoint */
+export function describeFlux1(checkpoint: Checkpoint, options: Flux1Options): ImageModel {
+  const { runType } = options;
+  const parts = readFlux1Parts(checkpoint);
+  const { components } = parts;
+  const stages = (options.stages ?? [undefined]).map((blocks) =>
+    toGraph(fluxTransformerGraph(components.transformer, runType, blocks)),
+  );
+  const decoder = toGraph(vaeDecoderGraph(components.vae, runType));
+  const graphs = [
+    toGraph(clipTextGraph(components.clip, runType)),
+    toGraph(t5EncoderGraph(components.t5, runType)),
+    ...stages,
+    decoder,
+  ];
+  const planner = new Planner(parts, runType, checkpoint.digest, stages);
+  return {
+    profile: flux1Profile(checkpoint, parts, runType, { ...FLUX1_LIMITS, ...options.limits }),
+    graphs: new Map(graphs.map((graph) => [graph.name, graph])),
+    denoiser: stages.map(({ name }) => name),
+    prediction: "sample",
+    decoder: decoder.name,
+    decoded: "sample",
+    plan: (request) => planner.plan(request),
+  };
+}
+
+class Planner {
+  readonly #parts: Flux1Parts;
+  readonly #runType: RunType;
+  readonly #model: string;
+  /** Stages that begin among the single blocks must be told where text ends and image begins. */
+  readonly #wantsTextLength: boolean;
+
+  constructor(parts: Flux1Parts, runType: RunType, digest: string, stages: readonly Graph[]) {
+    this.#parts = parts;
+    this.#runType = runType;
+    this.#model = `${digest} ${runType}`;
+    this.#wantsTextLength = stages.some(({ inputs }) =>
+      inputs.some(({ name }) => name === "text_length"),
+    );
+  }
+
+  plan(request: ImageRequest): ImagePlan {
+    const { width, height, maxSequenceLength } = request;
+    const parts = this.#parts;
+    const size = latentSize(width, height, parts.vae.scale, parts.vae.latentChannels);
+    const packed = packedSize(size);
+    const negative = negativeText(request);
+    const encode = (text: Parameters<typeof encodeText>[2]) =>
+      encodeText(parts, this.#model, text, maxSequenceLength);
+    const texts = {
+      positive: encode(positiveText(request)),
+      ...(negative === undefined ? {} : { negative: encode(negative) }),
+    };
+    const { steps, trueCfgScale } = request;
+    const schedule = makeSchedule(parts.schedule, steps, packed.tokens);
+    return {
+      request,
+      steps,
+      advisories: [...texts.positive.advisories, ...(texts.negative?.advisories ?? [])],
+      shapeKey: `flux1/${width}x${height}/text${maxSequenceLength}/${this.#runType}`,
+      latentDims: [packed.tokens, packed.channels],
+      encodings: {
+        positive: texts.positive.encoding,
+        ...(texts.negative === undefined ? {} : { negative: texts.negative.encoding }),
+      },
+      initialLatents: () => initialLatents(request, size),
+      sharedInputs: () => this.#sharedInputs(size, maxSequenceLength),
+      rowInputs: (step, latents) =>
+        this.#rowInputs(latents, packed, schedule.timesteps[step]!, request.guidance),
+      advance: (step, latents, { positive, negative: away }) => {
+        assert((away !== undefined) === (negative !== undefined), "passes of the plan");
+        const velocity =
+          away === undefined ? positive : combineGuidance(positive, away, trueCfgScale);
+        const [sigma, next] = [schedule.sigmas[step]!, schedule.sigmas[step + 1]!];
+        return eulerStep(latents, velocity, sigma, next);
+      },
+      decodeInputs: (latents) => this.#decodeInputs(latents, size),
+      pixels: toPixels,
+    };
+  }
+
+  #sharedInputs(size: LatentSize, textLength: number): NamedTensors {
+    const { rows, columns } = packedSize(size);
+    const positions = [...textPositions(textLength), ...imagePositions(rows, columns)];
+    const { cos, sin } = ropeTables(this.#parts.transformer.axesDims, positions);
+    const tables = { rope_cos: cos, rope_sin: sin };
+    return this.#wantsTextLength
+      ? { ...tables, text_length: int64Tensor([textLength], [1]) }
+      : tables;
+  }
+
+  #rowInputs(
+    latents: Float32Array,
+    packed: { readonly tokens: number; readonly channels: number },
+    timestep: number,
+    guidance: number,
+  ): NamedTensors {
+    const sinusoid = (values: Float32Array) => float32Tensor(values, [1, SINUSOID_WIDTH]);
+    const inputs = {
+      hidden_states: float32Tensor(latents, [1, packed.tokens, packed.channels]),
+      timestep_embedding: sinusoid(timestepEmbedding(timestep, this.#runType)),
+    };
+    if (!this.#parts.transformer.guidance) return inputs;
+    const embedded = guidanceEmbedding(guidance, this.#runType);
+    return { ...inputs, guidance_embedding: sinusoid(embedded) };
+  }
+
+  #decodeInputs(latents: Float32Array, size: LatentSize): NamedTensors {
+    const { scalingFactor, shiftFactor } = this.#parts.vae;
+    const sample = undoScaling(unpackLatents(latents, size), scalingFactor, shiftFactor);
+    const dims = [1, size.channels, size.height, size.width];
+    return { latent_sample: float32Tensor(sample, dims) };
+  }
+}
+
+/**
+ * One draw for all images of the request, as diffusers makes it with one generator, cut into one
+ * array per image and packed.
+ */
+function initialLatents(request: ImageRequest, size: LatentSize): readonly Float32Array[] {
+  const values = size.channels * size.height * size.width;
+  const noise = new TorchGenerator(request.seed).normal(request.imageCount * values);
+  return Array.from({ length: request.imageCount }, (_, image) =>
+    packLatents(noise.subarray(image * values, (image + 1) * values), size),
+  );
+}
