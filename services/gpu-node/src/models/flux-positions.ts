@@ -8,22 +8,13 @@
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 import { float32Tensor, type Tensor } from "../core/tensor.ts";
-import { roundTo } from "../onnx/float-bits.ts";
+import { FLOAT16_MAX, roundTo } from "../onnx/float-bits.ts";
 import type { RunType } from "../onnx/graph.ts";
 
 /** Width of both sinusoids; a constant of the architecture. */
 export const SINUSOID_WIDTH = 256;
 const SINUSOID_PERIOD = 10_000;
 const ROPE_THETA = 10_000;
-
-/**
- * Where torch's float32 exponential is not the nearest float32: two of the 128 frequencies. With a
- * guidance of 30 the first of them moves its angle (30000 * 0.42) by two thousandths.
- */
-const TORCH_FREQUENCIES: ReadonlyMap<number, number> = new Map([
-  [12, 0.4216965138912201],
-  [106, 0.0004869675321970135],
-]);
 
 const { fround } = Math;
 
@@ -33,12 +24,18 @@ const { fround } = Math;
  */
 export function timestepEmbedding(timestep: number, runType: RunType): Float32Array {
   const given = roundTo(runType, timestep);
-  return sinusoid(roundTo(runType, roundTo(runType, given / 1000) * 1000), runType);
+  return sinusoid(scaled(runType, roundTo(runType, given / 1000)), runType);
 }
 
 /** Sinusoid of the guidance scale: [256], cosines, then sines. */
 export function guidanceEmbedding(guidance: number, runType: RunType): Float32Array {
-  return sinusoid(roundTo(runType, roundTo(runType, guidance) * 1000), runType);
+  return sinusoid(scaled(runType, roundTo(runType, guidance)), runType);
+}
+
+/** Times 1000; a guidance above 65.5 would be infinite in float16, and the picture black. */
+function scaled(runType: RunType, value: number): number {
+  const product = roundTo(runType, value * 1000);
+  return runType === "float16" ? Math.min(product, FLOAT16_MAX) : product;
 }
 
 /**

@@ -10,7 +10,7 @@ import { checkpointError } from "../core/checkpoint-error.ts";
 import type { Component } from "../core/checkpoint.ts";
 import { elementCount } from "../core/tensor.ts";
 import type { StoredTensor, StoredType } from "../core/safetensors.ts";
-import { FLOAT_BYTES } from "../onnx/float-bits.ts";
+import { FLOAT16_MAX, FLOAT_BYTES } from "../onnx/float-bits.ts";
 import type { RunType } from "../onnx/graph.ts";
 import { GraphBuilder } from "../onnx/graph-builder.ts";
 
@@ -19,9 +19,6 @@ const STORED_AS: Partial<Record<StoredType, RunType>> = {
   F16: "float16",
   BF16: "bfloat16",
 };
-
-/** Largest finite float16: where 16-bit networks clip, so that a sum does not become infinite. */
-export const FLOAT16_MAX = 65504;
 
 export interface LinearShape {
   readonly inputs: number;

@@ -76,4 +76,7 @@ export function encodeFloats(type: RunType, values: readonly number[]): Uint8Arr
   }
 }
 
+/** Largest finite float16. */
+export const FLOAT16_MAX = 65504;
+
 export const FLOAT_BYTES = { float32: 4, float16: 2, bfloat16: 2 } as const;
