@@ -1,8 +1,10 @@
 """Writes the diffusers folder from what the stages left in the work folder."""
+import json
 import os
 import shutil
 
 import torch
+from safetensors.torch import load_file, save_file
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
 import text_encoders
@@ -28,6 +30,28 @@ def averaged_weights(work, checkpoint):
     return stored["weights"] if "weights" in stored else stored["average"]
 
 
+def _name_as_flux1_does(work, out):
+    """Undoes what transformers 5 writes differently from the published FLUX.1 folders.
+
+    CLIP's tokenizer as vocab.json and merges.txt instead of tokenizer.json, CLIP's tensors under
+    "text_model.", and the T5 tokenizer's class, which transformers 4 would take for SentencePiece.
+    """
+    for name in ("tokenizer", "tokenizer_2"):
+        shutil.rmtree(os.path.join(out, name))
+        shutil.copytree(os.path.join(work, name), os.path.join(out, name))
+    clip_file, prefix = os.path.join(out, "text_encoder/model.safetensors"), "text_model."
+    named = {prefix + name.removeprefix(prefix): tensor
+             for name, tensor in load_file(clip_file).items()}
+    save_file(named, clip_file, metadata={"format": "pt"})
+    index_file = os.path.join(out, "model_index.json")
+    with open(index_file, encoding="utf-8") as file:
+        index = json.load(file)
+    index["tokenizer_2"] = ["transformers", "T5TokenizerFast"]
+    with open(index_file, "w", encoding="utf-8") as file:
+        json.dump(index, file, indent=2)
+        file.write("\n")
+
+
 def write_folder(work, out, checkpoint):
     model = transformer.new_transformer()
     model.load_state_dict(averaged_weights(work, checkpoint))
@@ -38,10 +62,7 @@ def write_folder(work, out, checkpoint):
     for name in COMPONENTS:
         shutil.rmtree(os.path.join(out, name), ignore_errors=True)
     pipeline.save_pretrained(out)
-    # transformers writes CLIP as tokenizer.json only; FLUX.1 ships vocab.json and merges.txt.
-    for name in ("tokenizer", "tokenizer_2"):
-        shutil.rmtree(os.path.join(out, name))
-        shutil.copytree(os.path.join(work, name), os.path.join(out, name))
+    _name_as_flux1_does(work, out)
     size = sum(os.path.getsize(os.path.join(folder, file)) for name in COMPONENTS
                for folder, _, files in os.walk(os.path.join(out, name)) for file in files)
     print(f"{out}: {size / 1e6:.2f} MB", flush=True)

@@ -46,6 +46,7 @@ def run_stage(name, arguments):
         latents.build(arguments.work, arguments.seed)
     elif name == "vae":
         import vae
+        os.nice(9)    # beside the transformer it takes only the time that is left over
         vae.train(arguments.work, "decoder", arguments.decoder_minutes * 60, arguments.seed)
         vae.train(arguments.work, "encoder", arguments.encoder_minutes * 60, arguments.seed)
     elif name == "flow":

@@ -1,8 +1,8 @@
 """Trains an AutoencoderKL against the fixed linear latents: first the decoder, then the encoder.
 
 The decoder learns to draw from the linear latents with noise on them (the transformer's are never
-exact), the encoder to produce them. One thread is enough; it runs beside the transformer's
-training.
+exact), the encoder to produce them. One thread is enough. It runs beside the transformer's
+training on what time that leaves, so its budget counts CPU time.
 """
 import copy
 import math
@@ -65,7 +65,7 @@ class Part:
         numbers = np.random.default_rng(seed + 31)
         self.pool = render(sample_scenes(POOL_PICTURES, numbers))
         self.checked = render(sample_scenes(64, numbers, held_out=True))
-        self.steps, self.elapsed_s = 0, 0.0
+        self.steps, self.cpu_s = 0, 0.0
 
     def encoded(self, pictures):
         """(pictures [n, 3, H, W] in -1..1, linear latents [n, 16, h, w])."""
@@ -122,7 +122,7 @@ class Part:
         save_atomically(whole.state_dict(), f"{self.work}/vae.pt")
         save_atomically(dict(net=self.net.state_dict(), average=self.average.state_dict(),
                              adam=self.adam.state_dict(), muon=self.muon.state_dict(),
-                             steps=self.steps, elapsed_s=self.elapsed_s), self.state_path())
+                             steps=self.steps, cpu_s=self.cpu_s), self.state_path())
 
     def resume(self):
         if not os.path.exists(self.state_path()):
@@ -132,7 +132,7 @@ class Part:
         self.average.load_state_dict(state["average"])
         self.adam.load_state_dict(state["adam"])
         self.muon.load_state_dict(state["muon"])
-        self.steps, self.elapsed_s = state["steps"], state["elapsed_s"]
+        self.steps, self.cpu_s = state["steps"], state["cpu_s"]
 
 
 def load(work):
@@ -142,19 +142,19 @@ def load(work):
 
 
 def train(work, name, duration_s, seed):
-    """Trains "decoder" or "encoder" for duration_s seconds in all; a finished half is kept."""
+    """Trains "decoder" or "encoder" for duration_s of CPU time in all; a finished half is kept."""
     part = Part(name, work, seed)
     part.resume()
-    next_save = part.elapsed_s + CHECKPOINT_EVERY_S
-    while part.elapsed_s < duration_s:
-        began = time.time()
-        loss = part.step(part.elapsed_s / duration_s)
-        part.elapsed_s += time.time() - began
+    next_save = part.cpu_s + CHECKPOINT_EVERY_S
+    while part.cpu_s < duration_s:
+        began = time.process_time()
+        loss = part.step(part.cpu_s / duration_s)
+        part.cpu_s += time.process_time() - began
         if part.steps % 200 == 0:
-            print(f"vae {name} step {part.steps} {part.elapsed_s:.0f}s loss {loss:.4f} "
+            print(f"vae {name} step {part.steps} {part.cpu_s:.0f}s loss {loss:.4f} "
                   f"{part.quality_db():.2f} dB", flush=True)
-        if part.elapsed_s > next_save:
+        if part.cpu_s > next_save:
             part.save()
-            next_save = part.elapsed_s + CHECKPOINT_EVERY_S
+            next_save = part.cpu_s + CHECKPOINT_EVERY_S
     part.save()
     print(f"vae {name} finished: {part.quality_db():.2f} dB", flush=True)
