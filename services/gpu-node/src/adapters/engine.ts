@@ -5,7 +5,7 @@
  */
 import { assert, unreachable } from "@fluxline/kernel/assert.ts";
 import { type ErrorRecord, toErrorRecord } from "@fluxline/kernel/error.ts";
-import type { ImageRequest } from "@fluxline/kernel/image-request.ts";
+import type { Advisory, ImageRequest } from "@fluxline/kernel/image-request.ts";
 import {
   type Admission,
   Driver,
@@ -46,7 +46,8 @@ export interface ImageStore {
 
 /** What the engine tells of its jobs; each ends with one of the last four. */
 export interface EngineListener {
-  started(id: string): void;
+  /** Its first work has begun; with the advice that only planning could give. */
+  started(id: string, advisories: readonly Advisory[]): void;
   progress(id: string, phase: ProgressPhase, stepsDone: number, stepsTotal: number): void;
   finished(id: string): void;
   failed(id: string, error: ErrorRecord, blamed: boolean): void;
@@ -156,7 +157,7 @@ export class Engine {
         void this.#storeImage(effect.id, effect.unit);
         return;
       case "started":
-        return this.#listener.started(effect.id);
+        return this.#listener.started(effect.id, this.#state(effect.id).plan.advisories);
       case "progress":
         return this.#listener.progress(
           effect.id,

@@ -4,6 +4,7 @@
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 import { AppError, type ErrorRecord, fromErrorRecord } from "@fluxline/kernel/error.ts";
+import type { Advisory } from "@fluxline/kernel/image-request.ts";
 import type { Bus } from "@fluxline/platform/bus/connection.ts";
 import { publishBus } from "@fluxline/platform/bus/request.ts";
 import { groupSubject } from "@fluxline/platform/bus/topology.ts";
@@ -85,12 +86,12 @@ export class PlacementDesk implements EngineListener, ImageStore {
     return this.#entries.get(id)?.fence;
   }
 
-  started(id: string): void {
+  started(id: string, advisories: readonly Advisory[]): void {
     const { numericsClass, simulated } = this.#options;
     const { restarted } = this.#entry(id);
     void this.#report(id, {
       $case: "started",
-      value: { numericsClass, simulated, restarted, advisories: [] },
+      value: { numericsClass, simulated, restarted, advisories: [...advisories] },
     });
   }
 

@@ -84,6 +84,18 @@ export interface ImagePlan {
   pixels(decoded: Tensor): Pixels;
 }
 
+/** What a request costs before anything is measured: the sizes and the arithmetic of a step. */
+export interface RequestCost {
+  readonly imageTokens: number;
+  readonly textTokens: number;
+  /** Rows of a step: 2 with true classifier-free guidance. */
+  readonly passes: number;
+  /** Operations of one step of one row; a multiply and an add are two. */
+  readonly stepOperations: number;
+  /** State of one image between two steps. */
+  readonly latentBytes: number;
+}
+
 export interface ImageModel {
   readonly profile: ModelProfile;
   /** All graphs of the model by name; text encoders, denoiser stages, decoder. */
@@ -97,4 +109,5 @@ export interface ImageModel {
   readonly decoded: string;
   /** The request is one that `resolveRequest` accepted for this model's profile. */
   plan(request: ImageRequest): ImagePlan;
+  cost(request: ImageRequest): RequestCost;
 }

@@ -12,7 +12,7 @@
 import { assert } from "@fluxline/kernel/assert.ts";
 import type { ImageRequest } from "@fluxline/kernel/image-request.ts";
 import type { Checkpoint } from "../core/checkpoint.ts";
-import type { Graph, ImageModel, ImagePlan } from "../core/image-model.ts";
+import type { Graph, ImageModel, ImagePlan, RequestCost } from "../core/image-model.ts";
 import {
   latentSize,
   type LatentSize,
@@ -27,6 +27,8 @@ import { combineGuidance, eulerStep, makeSchedule } from "../core/sigmas.ts";
 import { float32Tensor, int64Tensor, type NamedTensors } from "../core/tensor.ts";
 import type { RunType } from "../onnx/graph.ts";
 import { clipTextGraph } from "./clip-text.ts";
+import { readFluxTransformerConfig } from "./flux-config.ts";
+import { stepOperations } from "./flux-cost.ts";
 import {
   guidanceEmbedding,
   imagePositions,
@@ -77,6 +79,7 @@ export function describeFlux1(checkpoint: Checkpoint, options: Flux1Options): Im
     decoder: decoder.name,
     decoded: "sample",
     plan: (request) => planner.plan(request),
+    cost: (request) => planner.cost(request),
   };
 }
 
@@ -133,6 +136,21 @@ class Planner {
       },
       decodeInputs: (latents) => this.#decodeInputs(latents, size),
       pixels: toPixels,
+    };
+  }
+
+  cost(request: ImageRequest): RequestCost {
+    const { vae, components } = this.#parts;
+    const size = latentSize(request.width, request.height, vae.scale, vae.latentChannels);
+    const { tokens: imageTokens, channels } = packedSize(size);
+    const textTokens = request.maxSequenceLength;
+    const config = readFluxTransformerConfig(components.transformer);
+    return {
+      imageTokens,
+      textTokens,
+      passes: negativeText(request) === undefined ? 1 : 2,
+      stepOperations: stepOperations(config, imageTokens, textTokens),
+      latentBytes: imageTokens * channels * Float32Array.BYTES_PER_ELEMENT,
     };
   }
 
