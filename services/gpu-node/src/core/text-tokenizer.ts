@@ -39,12 +39,10 @@ export class TextTokenizer {
     this.lengthMax = parts.lengthMax;
   }
 
-  /** The highest id that can come out. */
-  get idMax(): number {
-    const vocabulary: ReadonlyMap<string, number> = this.#parts.pieces.get_vocab();
-    let highest = 0;
-    for (const id of vocabulary.values()) highest = Math.max(highest, id);
-    return highest;
+  /** The highest of the ids that come out whatever the text is. */
+  get fixedIdMax(): number {
+    const { before, after, padding } = this.#parts;
+    return Math.max(padding, ...before, ...after);
   }
 
   encode(text: string, length: number): TokenizedText {
@@ -56,6 +54,11 @@ export class TextTokenizer {
     const ids = Array.from({ length }, (_, i) => kept[i] ?? padding);
     const rest = all.slice(room);
     return { ids, cut: rest.length === 0 ? undefined : this.#decode(rest) };
+  }
+
+  /** How a token is written. */
+  token(id: number): string {
+    return this.#parts.pieces.id_to_token(id) ?? `token ${id}`;
   }
 
   #decode(ids: number[]): string {

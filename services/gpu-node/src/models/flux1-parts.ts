@@ -116,10 +116,10 @@ function checkText({ components, transformer, clip, t5, ...parts }: Flux1Parts):
 function checkVocabulary(
   part: Component,
   vocabulary: number,
-  { idMax }: TextTokenizer,
+  { fixedIdMax }: TextTokenizer,
   folder: string,
 ): void {
-  if (idMax < vocabulary) return;
-  const rule = `must be above the highest id of ${folder}, ${idMax}`;
+  if (fixedIdMax < vocabulary) return;
+  const rule = `must be above the ids of the special tokens of ${folder}, up to ${fixedIdMax}`;
   throw part.config.error("vocab_size", `is ${vocabulary}; it ${rule}`);
 }

@@ -4,10 +4,11 @@
  * more is said in an advisory.
  */
 import { createHash } from "node:crypto";
+import { invalidArgument } from "@fluxline/kernel/error.ts";
 import type { Advisory, ImageRequest } from "@fluxline/kernel/image-request.ts";
 import type { TextEncoding } from "../core/image-model.ts";
 import { int64Tensor } from "../core/tensor.ts";
-import type { TokenizedText } from "../core/text-tokenizer.ts";
+import type { TextTokenizer, TokenizedText } from "../core/text-tokenizer.ts";
 import type { Flux1Parts } from "./flux1-parts.ts";
 
 /** Names of the conditioning: inputs of the denoiser. */
@@ -54,6 +55,8 @@ export function encodeText(
 ): EncodedText {
   const clip = parts.clipTokenizer.encode(text.clip, parts.clipLength);
   const t5 = parts.t5Tokenizer.encode(text.t5, length);
+  checkKnown(text.fields.clip, clip, parts.clip.vocabulary, parts.clipTokenizer);
+  checkKnown(text.fields.t5, t5, parts.t5.vocabulary, parts.t5Tokenizer);
   const key = createHash("sha256")
     .update(`${model} ${clip.ids.join(",")} ${t5.ids.join(",")}`)
     .digest("hex");
@@ -70,6 +73,21 @@ export function encodeText(
       ...adviseOnCut("T5", text.fields.t5, length, t5),
     ],
   };
+}
+
+/** Some tokenizers can write special tokens that their encoder has no row for. */
+function checkKnown(
+  field: string,
+  { ids }: TokenizedText,
+  vocabulary: number,
+  tokenizer: TextTokenizer,
+): void {
+  const unknown = ids.find((id) => id >= vocabulary);
+  if (unknown === undefined) return;
+  const description =
+    `has ${JSON.stringify(tokenizer.token(unknown))}, token ${unknown}, ` +
+    `but the text encoder knows only ${vocabulary} tokens; leave it out`;
+  throw invalidArgument([{ field, description }]);
 }
 
 function encoderRun(graph: string, { ids }: TokenizedText, outputs: Record<string, string>) {
