@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { availableParallelism, cpus, totalmem } from "node:os";
 import { cpuDeviceClass } from "../core/numerics-class.ts";
-import { listProviders, type ProviderStatus } from "./onnx-session.ts";
+import { listProviders, type ProviderStatus } from "./provider-list.ts";
 
 export interface DeviceList {
   readonly cpu: {

@@ -7,22 +7,15 @@
  * determinism promise rests on that, so it is not an option.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
-import { AppError, toAppError } from "@fluxline/kernel/error.ts";
-import { InferenceSession, listSupportedBackends, Tensor as OrtTensor } from "onnxruntime-node";
+import { AppError } from "@fluxline/kernel/error.ts";
+import { env, InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
 import type { Graph } from "../core/image-model.ts";
-import {
-  float32Tensor,
-  type NamedTensors,
-  type Tensor,
-  type TensorData,
-  type TensorType,
-} from "../core/tensor.ts";
-import { toGraph } from "../models/graph.ts";
-import { GraphBuilder } from "../onnx/graph-builder.ts";
+import type { NamedTensors, Tensor, TensorData, TensorType } from "../core/tensor.ts";
 
-/** onnxruntime's level for errors; warnings about what it cannot fuse are of no use to anyone. */
-const LOG_ERRORS = 3;
-const NOT_BUILT_IN = "this build of onnxruntime does not have it";
+/** onnxruntime's level above errors, which are thrown; otherwise it prints each of them as well. */
+const LOG_FATAL = 4;
+env.logLevel = "fatal";
+const OUT_OF_MEMORY = /failed to allocate|bad_?\s?alloc|out of memory|allocation failed/i;
 
 export const PROVIDER_NAMES = ["cpu", "cuda", "tensorrt", "webgpu"] as const;
 export type ProviderName = (typeof PROVIDER_NAMES)[number];
@@ -44,12 +37,7 @@ export async function openSession(graph: Graph, options: SessionOptions): Promis
     const session = await InferenceSession.create(graph.onnx, sessionOptions(options));
     return new Session(graph, session);
   } catch (cause) {
-    const why = firstLine(cause);
-    throw new AppError("failed_precondition", `${graph.name} on ${options.provider}: ${why}`, {
-      reason: "GRAPH_NOT_LOADED",
-      details: { graph: graph.name, provider: options.provider },
-      cause,
-    });
+    throw openError(graph.name, options.provider, cause);
   }
 }
 
@@ -57,7 +45,7 @@ function sessionOptions({ provider, threads }: SessionOptions): InferenceSession
   return {
     executionProviders: [provider],
     intraOpNumThreads: threads,
-    logSeverityLevel: LOG_ERRORS,
+    logSeverityLevel: LOG_FATAL,
     extra: {
       session: {
         model_external_initializers_file_folder_path: "/",
@@ -99,7 +87,8 @@ class Session implements OnnxSession {
       if (given === undefined || given.type !== type) {
         const found = given === undefined ? "is missing" : `is ${given.type}, not ${type}`;
         const names = Object.keys(inputs).join(", ");
-        throw new AppError("internal", `${this.#graph.name}: input ${name} ${found} (${names})`);
+        const message = `${this.#graph.name}: input ${name} ${found} (given: ${names})`;
+        throw new AppError("internal", message);
       }
       feeds[name] = new OrtTensor(type, given.data, given.dims);
     }
@@ -114,60 +103,34 @@ class Session implements OnnxSession {
   }
 }
 
-/** The runtime tells its failures apart by text only; this is the one place that reads it. */
-function runError(graph: string, cause: unknown): AppError {
-  const why = firstLine(cause);
-  const details = { graph };
-  if (/alloc|out of memory|OOM/i.test(why)) {
+/** The runtime tells its failures apart by text only; it is read here and nowhere else. */
+function openError(graph: string, provider: ProviderName, cause: unknown): AppError {
+  const why = `${graph} on ${provider}: ${firstLine(cause)}`;
+  const details = { graph, provider };
+  if (OUT_OF_MEMORY.test(why)) {
     const reason = "DEVICE_OUT_OF_MEMORY";
-    return new AppError("resource_exhausted", `${graph}: ${why}`, { reason, details, cause });
+    return new AppError("resource_exhausted", why, { reason, details, cause });
   }
-  return new AppError("internal", `${graph}: ${why}`, { reason: "GRAPH_FAILED", details, cause });
+  if (/Could not find an implementation/.test(why)) {
+    const reason = "RUN_TYPE_NOT_SUPPORTED";
+    const message = `${why}; choose another run type or provider`;
+    return new AppError("unimplemented", message, { reason, details, cause });
+  }
+  const reason = "GRAPH_NOT_LOADED";
+  return new AppError("failed_precondition", why, { reason, details, cause });
+}
+
+function runError(graph: string, cause: unknown): AppError {
+  const why = `${graph}: ${firstLine(cause)}`;
+  const details = { graph };
+  if (OUT_OF_MEMORY.test(why)) {
+    const reason = "DEVICE_OUT_OF_MEMORY";
+    return new AppError("resource_exhausted", why, { reason, details, cause });
+  }
+  return new AppError("internal", why, { reason: "GRAPH_FAILED", details, cause });
 }
 
 function firstLine(thrown: unknown): string {
   const message = thrown instanceof Error ? thrown.message : String(thrown);
   return message.split("\n", 1)[0] ?? message;
-}
-
-export interface ProviderStatus {
-  readonly name: ProviderName;
-  readonly available: boolean;
-  /** Why it is not, or what it is. */
-  readonly detail: string;
-}
-
-/**
- * What this machine really has: each provider that the installed runtime knows is asked to load a
- * graph of one addition.
- */
-export async function listProviders(): Promise<readonly ProviderStatus[]> {
-  const known = new Set(listSupportedBackends().map(({ name }) => name));
-  const statuses: ProviderStatus[] = [];
-  for (const name of PROVIDER_NAMES) {
-    statuses.push(
-      known.has(name) ? await probe(name) : { name, available: false, detail: NOT_BUILT_IN },
-    );
-  }
-  return statuses;
-}
-
-async function probe(name: ProviderName): Promise<ProviderStatus> {
-  try {
-    const session = await openSession(probeGraph(), { provider: name, threads: 1 });
-    const one = float32Tensor(Float32Array.of(1), [1]);
-    const { sum } = await session.run({ value: one });
-    await session.close();
-    if (sum?.data[0] === 2) return { name, available: true, detail: "ran a test graph" };
-    return { name, available: false, detail: `1 + 1 gave ${String(sum?.data[0])}` };
-  } catch (thrown) {
-    return { name, available: false, detail: toAppError(thrown).message };
-  }
-}
-
-function probeGraph(): Graph {
-  const build = new GraphBuilder("probe");
-  build.node("sum", "Add", [build.input("value", "float32", [1]), "value"]);
-  build.output("sum", "float32", [1]);
-  return toGraph(build.graph);
 }
