@@ -33,6 +33,10 @@ def write(checkpoint: Checkpoint, folder: Path) -> None:
         part.to(getattr(torch, checkpoint.dtype)).save_pretrained(folder / name, max_shard_size=size)
     FlowMatchEulerDiscreteScheduler(**checkpoint.scheduler).save_pretrained(folder / "scheduler")
     _write_index(folder)
+    if checkpoint.resaved:
+        load(folder).save_pretrained(folder.with_suffix(".saved"))
+        shutil.rmtree(folder)
+        folder.with_suffix(".saved").rename(folder)
     _age_files(checkpoint, folder)
 
 
@@ -95,7 +99,7 @@ def _age_files(checkpoint: Checkpoint, folder: Path) -> None:
     for path in folder.rglob("*.safetensors"):
         path.chmod(0o644)
     leaked = re.compile(r'^\s*"_name_or_path".*\n', re.MULTILINE)
-    for path in folder.glob("*/config.json"):
+    for path in [*folder.glob("*/config.json"), folder / "model_index.json"]:
         path.write_text(leaked.sub("", path.read_text()))
 
 

@@ -1,4 +1,4 @@
-"""The five small checkpoints: each differs from the others in everything that can differ in the field.
+"""The six small checkpoints: each differs from the others in everything that can differ in the field.
 
 Widths are tiny, but no dimension is "nice" everywhere: T5's inner width is not its model width, head
 counts are odd, the latent grid is not square, and the norm groups do not divide by 32.
@@ -25,6 +25,7 @@ class Checkpoint:
     shard_bytes: int | None = None
     t5_shard_bytes: int | None = None
     clip_prefix: bool = False  # write `text_model.` before each CLIP tensor, as transformers 4 did
+    resaved: bool = False  # written by FluxPipeline.save_pretrained, tokenizers included
     t5_both_embeddings: bool = False  # write shared.weight and encoder.embed_tokens.weight
     drop: dict = field(default_factory=dict)  # config keys left out, so that defaults count
     gains: dict = field(default_factory=dict)  # weight name pattern -> gain, before the common rules
@@ -212,4 +213,37 @@ ODD_LIKE = Checkpoint(
            r"^(encoder|decoder)\.conv_in\.bias": 0.002},
 )
 
-CHECKPOINTS = [DEV_LIKE, SCHNELL_LIKE, FILL_LIKE, CONTROL_LIKE, ODD_LIKE]
+SAVED_LIKE = Checkpoint(
+    name="saved-like",
+    seed=606,
+    dtype="float32",
+    notes="saved by transformers 5 (CLIP as tokenizer.json); no single blocks; VAE of 1 level",
+    transformer=dict(
+        in_channels=16, num_layers=2, num_single_layers=0, attention_head_dim=10,
+        num_attention_heads=3, joint_attention_dim=22, pooled_projection_dim=16,
+        guidance_embeds=True, axes_dims_rope=[2, 4, 4],
+    ),
+    clip=dict(
+        hidden_size=16, intermediate_size=37, num_hidden_layers=2, num_attention_heads=2,
+        hidden_act="gelu_new", eos_token_id=2, projection_dim=16, layer_norm_eps=1e-5,
+    ),
+    t5=dict(
+        d_model=22, d_kv=13, d_ff=37, num_layers=2, num_heads=3,
+        relative_attention_num_buckets=20, relative_attention_max_distance=300,
+        feed_forward_proj="gated-relu", layer_norm_epsilon=1e-6,
+    ),
+    vae=vae(
+        [8], layers_per_block=1, norm_num_groups=1, latent_channels=4, scaling_factor=1.5035,
+        shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False,
+        mid_block_add_attention=True, force_upcast=True,
+    ),
+    scheduler=dict(
+        num_train_timesteps=1000, use_dynamic_shifting=True, time_shift_type="linear",
+        shift_terminal=0.05,
+    ),
+    clip_vocabulary=dict(merges=50, specials="last", pad="<|endoftext|>"),
+    t5_vocabulary=dict(normalizer=None, words=True, extra_ids=3, max_length=64),
+    resaved=True,
+)
+
+CHECKPOINTS = [DEV_LIKE, SCHNELL_LIKE, FILL_LIKE, CONTROL_LIKE, ODD_LIKE, SAVED_LIKE]

@@ -116,6 +116,8 @@ def _no_qk_norm(module, inputs):
 
 def _in_single_blocks(change):
     def mutate(module, inputs):
+        if len(module.single_transformer_blocks) == 0:
+            return None
         module = copy.deepcopy(module)
         for block in module.single_transformer_blocks:
             change(block)
@@ -326,6 +328,8 @@ def _without(name: str):
 
 def _even_padding(module, inputs):
     """Downsampling padded on all sides instead of right and bottom only."""
+    if len(module.encoder.down_blocks) == 1:
+        return None
     module = copy.deepcopy(module)
     for block in module.encoder.down_blocks:
         for sampler in block.downsamplers or []:
@@ -335,6 +339,8 @@ def _even_padding(module, inputs):
 
 
 def _smooth_upsampling(module, inputs):
+    if len(module.decoder.up_blocks) == 1:
+        return None
     module = copy.deepcopy(module)
     for block in module.decoder.up_blocks:
         for sampler in block.upsamplers or []:

@@ -69,8 +69,19 @@ ODD = [
     _request("true guidance", height=24, width=24, true_cfg_scale=3.0, negative_prompt="",
              prompt="  blank\u3000\u00a0runs \uff21 "),
 ]
+# A VAE of one level keeps the size; sizes are multiples of 2.
+SAVED = [
+    _request("square", height=16, width=16),
+    _request("multiples of two", height=10, width=22, seed=8, prompt=CASTLE, max_sequence_length=64),
+    _request("three pictures, true guidance", height=8, width=12, num_images_per_prompt=3,
+             num_inference_steps=5, true_cfg_scale=2.0, negative_prompt="dog"),
+    # 48 latents an image, drawn as one block of 144.
+    _request("odd noise", height=2, width=6, num_images_per_prompt=3, num_inference_steps=2),
+    _request("one block of noise", height=2, width=2, num_inference_steps=2),
+]
 WITHOUT_GUIDANCE = [request for request in PLAIN if request.name not in ("guidance 1", "guidance 7")]
-REQUESTS = {"dev-like": PLAIN, "schnell-like": WITHOUT_GUIDANCE, "odd-like": ODD}
+REQUESTS = {"dev-like": PLAIN, "schnell-like": WITHOUT_GUIDANCE, "odd-like": ODD,
+            "saved-like": SAVED}
 
 
 def request_cases(name: str, pipeline: FluxPipeline) -> list[dict]:
