@@ -1,0 +1,239 @@
+/**
+ * The commands of `fluxline`, their options and what `--help` teaches. What a command does is loaded
+ * only when it is called: help and mistakes answer at once.
+ */
+import { Command, CommanderError, Option } from "commander";
+import { exitCode, type ExitCode } from "./exit-code.ts";
+import { reportFailure } from "./failure.ts";
+import { isInterruption } from "./interruption.ts";
+import { port, realNumber, seed, threadCount, wholeNumber } from "./option-value.ts";
+import { imageFormats } from "./output-file.ts";
+import { printLine, type Session } from "./session.ts";
+import { shippedModel } from "./shipped-model.ts";
+
+const defaultPort = 50_051;
+const defaultServer = `127.0.0.1:${defaultPort}`;
+const jobStates = "queued assigned running cancelling succeeded failed cancelled expired".split(
+  " ",
+);
+
+/** Runs one command line to its exit code; what it throws has been told to the user. */
+export async function runCommandLine(argv: readonly string[], session: Session): Promise<ExitCode> {
+  let outcome: ExitCode = exitCode.ok;
+  const program = buildProgram(session, (code) => {
+    outcome = code;
+  });
+  const json = argv.includes("--json");
+  try {
+    await program.parseAsync([...argv], { from: "user" });
+    return outcome;
+  } catch (thrown) {
+    if (thrown instanceof CommanderError) {
+      return thrown.exitCode === 0 ? exitCode.ok : exitCode.usage;
+    }
+    if (isInterruption(thrown)) {
+      printLine(session.stderr, "interrupted");
+      return exitCode.interrupted;
+    }
+    reportFailure(thrown, session, json);
+    return exitCode.failed;
+  }
+}
+
+type Finish = (code: ExitCode) => void;
+
+export function buildProgram(session: Session, finish: Finish): Command {
+  const program = new Command("fluxline")
+    .description("Pictures from text, by FLUX.1 models, on this machine or on a server.")
+    .exitOverride()
+    .showHelpAfterError("(--help shows how it is used)")
+    .configureOutput({
+      writeOut: (text) => void session.stdout.write(text),
+      writeErr: (text) => void session.stderr.write(text),
+    })
+    .addHelpText("after", topHelp);
+  addGenerate(program, session, finish);
+  addUp(program, session, finish);
+  addJobs(program, session, finish);
+  addDevices(program, session, finish);
+  addModel(program, session, finish);
+  return program;
+}
+
+const topHelp = `
+Examples:
+  A picture, with nothing running before or after:
+    fluxline generate "a large red circle in the top left on a yellow background"
+
+  A server on this machine, and pictures from it:
+    fluxline up
+    fluxline generate "a small blue square" --server ${defaultServer}
+    fluxline jobs list
+
+Exit codes: 0 done, 1 failed (the error says why), 2 wrong command line, 130 interrupted.
+
+Machines: with --json, results are JSON on stdout and an error is one JSON object on stderr,
+  {"error":{"code","reason","message","violations":[{"field","description"}], ...}}.
+`;
+
+function jsonOption(what: string): Option {
+  return new Option("--json", `for machines: ${what}`).default(false);
+}
+
+function modelOption(): Option {
+  return new Option("--model <DIR>", "model folder in diffusers layout").default(
+    shippedModel,
+    "flux-tiny, which comes with Fluxline",
+  );
+}
+
+function threadsOption(): Option {
+  return new Option("--threads <N>", "processor threads for the model (default: all)").argParser(
+    threadCount,
+  );
+}
+
+function addGenerate(program: Command, session: Session, finish: Finish): void {
+  program
+    .command("generate")
+    .summary("draw a picture")
+    .description(
+      "Draws what PROMPT says. With --server it asks that server; without, it starts everything " +
+        "it needs, draws, and stops it again. Everything left out is the model's default.",
+    )
+    .argument("<PROMPT>", "what to draw; - reads it from stdin")
+    .option("--server <HOST:PORT>", "server to ask, instead of a private one")
+    .addOption(modelOption().conflicts("server"))
+    .addOption(threadsOption().conflicts("server"))
+    .option("--pool <POOL>", "pool of the server (default: its only one)")
+    .option("--prompt-2 <TEXT>", "text for the second encoder (default: PROMPT)")
+    .option("--negative-prompt <TEXT>", "what not to draw; needs --true-cfg-scale above 1")
+    .option("--true-cfg-scale <X>", "strength of the negative prompt, like 2", realNumber(2))
+    .option("--steps <N>", "denoising steps, like 20", wholeNumber(20))
+    .option("--guidance <X>", "how closely to follow the prompt, like 3.5", realNumber(3.5))
+    .option("--width <N>", "pixels, a multiple of 16", wholeNumber(64))
+    .option("--height <N>", "pixels, a multiple of 16", wholeNumber(64))
+    .option("--seed <N>", "same seed, same picture (default: drawn)", seed)
+    .option("--max-sequence-length <N>", "tokens of the text that count", wholeNumber(64))
+    .option("--count <N>", "pictures from one seed, one after another", wholeNumber(1))
+    .addOption(new Option("--format <FORMAT>", "file format").choices([...imageFormats]))
+    .option("--output <FILE>", "file to write (default: fluxline-SEED.png)")
+    .option("--overwrite", "replace the file if it exists", false)
+    .addOption(jsonOption("JSON lines on stdout: job events, then one with the files"))
+    .addHelpText("after", generateHelp)
+    .action(async (prompt: string, options) => {
+      const { generate } = await import("./commands/generate.ts");
+      finish(await generate(prompt, options, session));
+    });
+}
+
+const generateHelp = `
+Files: with --count 3, out.png becomes out-0.png, out-1.png, out-2.png. A file that exists is
+replaced only with --overwrite. The names written are printed on stdout, all else on stderr.
+
+Examples:
+  fluxline generate "a small green triangle in the bottom right on a white background"
+  fluxline generate "a red circle" --seed 7 --steps 30 --width 96 --height 64 --output circle.png
+  fluxline generate "a red circle" --negative-prompt "a yellow background" --true-cfg-scale 2
+  fluxline generate "a red circle" --server ${defaultServer} --count 4 --format webp
+  fluxline generate "a red circle" --json | tail -n 1
+`;
+
+function addUp(program: Command, session: Session, finish: Finish): void {
+  program
+    .command("up")
+    .summary("run a server on this machine")
+    .description(
+      "Runs nats-server, a scheduler and a GPU node until Ctrl-C, which drains them: what is in " +
+        "work is kept and goes on at the next start. A part that dies is started again.",
+    )
+    .addOption(modelOption())
+    .addOption(
+      new Option("--port <N>", "gRPC port on 127.0.0.1; 0 takes any free one")
+        .default(defaultPort)
+        .argParser(port),
+    )
+    .addOption(
+      new Option("--nats-port <N>", "NATS port on 127.0.0.1; 0 takes any free one")
+        .default(0)
+        .argParser(port),
+    )
+    .option("--data <DIR>", "folder for jobs, pictures and logs", "fluxline-data")
+    .addOption(threadsOption())
+    .addOption(jsonOption("JSON lines on stdout: starting, ready, died, restarted, stopped"))
+    .addHelpText("after", upHelp)
+    .action(async (options) => {
+      const { up } = await import("./commands/up.ts");
+      finish(await up(options, session));
+    });
+}
+
+const upHelp = `
+Examples:
+  fluxline up
+  fluxline up --model ~/models/FLUX.1-dev --port 6000 --data /var/lib/fluxline
+`;
+
+function addJobs(program: Command, session: Session, finish: Finish): void {
+  const jobs = program.command("jobs").description("List, show, cancel and watch a server's jobs.");
+  const load = () => import("./commands/jobs.ts");
+  const command = (usage: string, description: string, json: string) =>
+    jobs
+      .command(usage)
+      .description(description)
+      .option("--server <HOST:PORT>", "server to ask", defaultServer)
+      .option("--pool <POOL>", "pool (default: the server's only one)")
+      .addOption(jsonOption(json));
+  command("list", "The newest jobs.", "one document, {jobs: [...], more}")
+    .option("--limit <N>", "at most this many", wholeNumber(20), 20)
+    .addOption(new Option("--state <STATE>", "only those in this state").choices(jobStates))
+    .action(async (options) => finish(await (await load()).listJobs(options, session)));
+  command("get", "One job, in full.", "one document, the job")
+    .argument("<JOB>", "its id, or pools/POOL/jobs/ID")
+    .action(async (name, options) => finish(await (await load()).getJob(name, options, session)));
+  command("cancel", "Stop a job at its next step.", "one document, the job")
+    .argument("<JOB>", "its id, or pools/POOL/jobs/ID")
+    .action(async (name, options) =>
+      finish(await (await load()).cancelJob(name, options, session)),
+    );
+  command("watch", "Follow a job to its end; exit code 0 if it succeeded.", "JSON lines of events")
+    .argument("<JOB>", "its id, or pools/POOL/jobs/ID")
+    .action(async (name, options) => finish(await (await load()).watchJob(name, options, session)));
+  jobs.addHelpText("after", jobsHelp);
+}
+
+const jobsHelp = `
+Examples:
+  fluxline jobs list --state running
+  fluxline jobs watch 01JDXW5N5T8ZQ4
+  fluxline jobs cancel pools/default/jobs/01JDXW5N5T8ZQ4
+  fluxline jobs list --json --limit 1000
+`;
+
+function addDevices(program: Command, session: Session, finish: Finish): void {
+  program
+    .command("devices")
+    .description("What this machine can run a model on: each provider runs a small graph.")
+    .addOption(jsonOption("one document"))
+    .action(async ({ json }) => {
+      const { devices } = await import("./commands/machine.ts");
+      finish(await devices(json, session));
+    });
+}
+
+function addModel(program: Command, session: Session, finish: Finish): void {
+  const model = program.command("model").description("Look into model folders.");
+  model
+    .command("inspect")
+    .description("Parts, sizes and types of a model folder, and what a request costs.")
+    .argument("<DIR>", "model folder in diffusers layout")
+    .option("--width <N>", "pixels of the request", wholeNumber(1024))
+    .option("--height <N>", "pixels of the request", wholeNumber(1024))
+    .option("--steps <N>", "steps of the request", wholeNumber(28))
+    .addOption(jsonOption("one document"))
+    .addHelpText("after", "\nExample:\n  fluxline model inspect models/flux-tiny --width 96\n")
+    .action(async (folder: string, options) => {
+      const { inspectModel } = await import("./commands/machine.ts");
+      finish(await inspectModel(folder, options, session));
+    });
+}

@@ -1,0 +1,47 @@
+/**
+ * Numbers on the command line. Only what cannot be a value of the field at all is refused here; the
+ * limits of the model (65 is no width) are the server's to know, and it names them.
+ */
+import { InvalidArgumentError } from "commander";
+
+const int32Max = 2 ** 31 - 1;
+const seedMax = 2n ** 64n - 1n;
+
+export function wholeNumber(example: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (/^[+-]?\d+$/.test(text) && Math.abs(value) <= int32Max) return value;
+    const rule = `a whole number up to ${int32Max}`;
+    throw new InvalidArgumentError(`It is not ${rule}; use one, like ${example}.`);
+  };
+}
+
+/** Takes what people write for "not a number" too, so that the server can say why it is wrong. */
+export function realNumber(example: number): (text: string) => number {
+  return (text) => {
+    if (/^[+-]?(nan|inf(inity)?)$/i.test(text)) {
+      return Number(text.replace(/nan/i, "NaN").replace(/inf(inity)?/i, "Infinity"));
+    }
+    const value = Number(text);
+    if (text.trim() !== "" && Number.isFinite(value)) return value;
+    throw new InvalidArgumentError(`It is not a number; use one, like ${example}.`);
+  };
+}
+
+export function seed(text: string): bigint {
+  const value = /^\d+$/.test(text) ? BigInt(text) : -1n;
+  if (value >= 0n && value <= seedMax) return value;
+  throw new InvalidArgumentError(`A seed is a whole number from 0 to ${seedMax}, like 42.`);
+}
+
+export function port(text: string): number {
+  const value = Number(text);
+  if (/^\d+$/.test(text) && value <= 65_535) return value;
+  throw new InvalidArgumentError("A port is a number from 1 to 65535, or 0 for any free one.");
+}
+
+export function threadCount(text: string): number {
+  const value = Number(text);
+  if (/^\d+$/.test(text) && value >= 1 && value <= 1024) return value;
+  throw new InvalidArgumentError("Use a number of threads from 1 to 1024, like 2.");
+}

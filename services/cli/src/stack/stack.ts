@@ -1,0 +1,115 @@
+/**
+ * Everything that makes pictures, on this machine: nats-server, a scheduler, a GPU node, each a
+ * child process. They start side by side, because each waits for what it needs by itself, and end
+ * one after another: the GPU node hands its work back while the scheduler still takes it, and the
+ * scheduler ends while NATS still stores.
+ */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { natsConfig } from "./nats-config.ts";
+import { freePort, loopback } from "./port.ts";
+import { gpuNodeProgram, natsGuardProgram, schedulerProgram } from "./service-program.ts";
+import type { ChildSpec } from "./child.ts";
+import { type StackEvent, Supervisor } from "./supervisor.ts";
+
+export interface StackOptions {
+  readonly folder: string;
+  readonly logFile: (child: string) => string;
+  readonly natsServer: string;
+  /** 0: any free one. */
+  readonly natsPort: number;
+  /** Where the scheduler listens for gRPC; 0: any free one. */
+  readonly port: number;
+  readonly model: string;
+  readonly threads: number | undefined;
+  readonly onEvent: (event: StackEvent) => void;
+}
+
+export interface StackMember {
+  readonly name: string;
+  readonly pid: number;
+}
+
+const natsReadyMsMax = 30_000;
+const schedulerReadyMsMax = 60_000;
+/** A checkpoint of 24 GB from a slow disk takes minutes. */
+const gpuNodeReadyMsMax = 15 * 60_000;
+const drainMsMax = 15_000;
+
+export class Stack {
+  /** HOST:PORT of the gRPC API. */
+  readonly address: string;
+  readonly natsUrl: string;
+  readonly #children: readonly Supervisor[];
+
+  private constructor(address: string, natsUrl: string, children: readonly Supervisor[]) {
+    this.address = address;
+    this.natsUrl = natsUrl;
+    this.#children = children;
+  }
+
+  /** Spawns all children; `untilReady` says when they serve. */
+  static async spawn(options: StackOptions): Promise<Stack> {
+    const natsPort = options.natsPort || (await freePort());
+    const port = options.port || (await freePort());
+    const config = join(options.folder, "nats.conf");
+    writeFileSync(config, natsConfig(natsPort, join(options.folder, "jetstream")));
+    const natsUrl = `nats://${loopback}:${natsPort}`;
+    const address = `${loopback}:${port}`;
+    const specs = childSpecs(options, { natsPort, natsUrl, config, address });
+    const children = specs.map((spec) => new Supervisor(spec, options.onEvent));
+    return new Stack(address, natsUrl, children);
+  }
+
+  get members(): readonly StackMember[] {
+    return this.#children.map(({ spec, pid }) => ({ name: spec.name, pid }));
+  }
+
+  /** Resolves when all serve; rejects with the reason of the first that does not. */
+  async untilReady(): Promise<void> {
+    await Promise.all(this.#children.map((child) => child.start()));
+  }
+
+  /** Rejects when a child cannot be kept alive; never resolves. */
+  get failed(): Promise<never> {
+    return Promise.race(this.#children.map((child) => child.gaveUp));
+  }
+
+  /** Ends all, the last started first, each within its time. */
+  async stop(): Promise<void> {
+    for (const child of this.#children.toReversed()) await child.stop();
+  }
+
+  /** Ends all at once, without waiting. */
+  kill(): void {
+    for (const child of this.#children.toReversed()) child.killGroup();
+  }
+}
+
+interface Endpoints {
+  readonly natsPort: number;
+  readonly natsUrl: string;
+  readonly config: string;
+  readonly address: string;
+}
+
+function childSpecs(options: StackOptions, at: Endpoints): readonly ChildSpec[] {
+  const nodeChild = (name: string, program: string, readyMsMax: number, args: string[]) => ({
+    name,
+    file: process.execPath,
+    args: [program, ...args],
+    logFile: options.logFile(name),
+    readyMsMax,
+    drainMsMax,
+  });
+  const nats = [loopback, String(at.natsPort), options.natsServer, "-c", at.config];
+  const scheduler = ["--nats", at.natsUrl, "--listen", at.address, "--exit-with-parent"];
+  const gpuNode = ["serve", "--nats", at.natsUrl, "--pool", "default", "--group", "g0"];
+  gpuNode.push("--model", options.model, "--provider", "cpu", "--exit-with-parent");
+  if (options.threads !== undefined) gpuNode.push("--threads", String(options.threads));
+  return [
+    nodeChild("nats", natsGuardProgram, natsReadyMsMax, nats),
+    nodeChild("scheduler", schedulerProgram, schedulerReadyMsMax, scheduler),
+    nodeChild("gpu-node", gpuNodeProgram, gpuNodeReadyMsMax, gpuNode),
+  ];
+}
