@@ -73,7 +73,7 @@ export class BusAgent {
   readonly #parts: AgentParts;
   readonly #served: Served[] = [];
   readonly #timers: NodeJS.Timeout[] = [];
-  /** Assigns whose checkpoints are being read: they hold a place already. */
+  /** Images of assigns whose checkpoints are being read: they hold their places already. */
   #arriving = 0;
   #sequence = 0n;
   #stopped = false;
@@ -144,29 +144,26 @@ export class BusAgent {
     const { guard } = this.#parts;
     const judgement = guard.judgeAssign(placementFence(fence));
     if (judgement !== "new") return answer(judgement === "stale" ? "stale" : "accepted");
-    const place = this.#place(PlacementDesk.jobId(fence));
+    const images = assign.units.length;
+    const place = this.#place(PlacementDesk.jobId(fence), images + this.#arriving);
     if (place !== "accepted") return answer(place);
-    this.#arriving += 1;
+    this.#arriving += images;
     try {
       return await this.#begin(assign, fence);
     } catch (thrown) {
       return answer("refused", toAppError(thrown));
     } finally {
-      this.#arriving -= 1;
+      this.#arriving -= images;
     }
   }
 
-  #place(id: string): Outcome {
+  #place(id: string, images: number): Outcome {
     const { engine } = this.#parts;
-    const admission = engine.admission(id);
-    if (admission === "resident") {
-      // The leader has given up on the attempt that still runs here.
-      engine.fence(id);
-      return "full";
-    }
-    if (admission !== "accepted") return admission;
-    const taken = engine.residents().length + this.#arriving;
-    return taken >= this.#identity.residentsMax ? "full" : "accepted";
+    const admission = engine.admission(id, images);
+    if (admission !== "resident") return admission;
+    // The leader has given up on the attempt that still runs here; the next try finds it gone.
+    engine.fence(id);
+    return "full";
   }
 
   async #begin(assign: Assign, fence: Fence): Promise<CommandReplyMessage> {
@@ -178,7 +175,7 @@ export class BusAgent {
     const { units, restarted } = await this.#resume(assign);
     const { request } = resolution;
     const id = PlacementDesk.jobId(fence);
-    const place = this.#placeAfterWait(id);
+    const place = this.#place(id, units.length);
     if (place !== "accepted") return answer(place);
     const imagesDone = request.imageCount - units.length;
     desk.place({ fence, spec, imagesDone, steps: request.steps, restarted });
@@ -190,11 +187,6 @@ export class BusAgent {
     }
     guard.accepted(placementFence(fence));
     return answer("accepted");
-  }
-
-  #placeAfterWait(id: string): Outcome {
-    const admission = this.#parts.engine.admission(id);
-    return admission === "resident" ? "full" : admission;
   }
 
   /** Units with the latents of their checkpoints, as far as those can be used here. */

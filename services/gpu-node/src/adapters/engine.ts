@@ -90,8 +90,8 @@ export class Engine {
     this.#cache = new RetainedCache(runner, IDLE_RETAINED_BYTES_MAX);
   }
 
-  admission(id: string): Admission {
-    return this.#driver.admission(id);
+  admission(id: string, units: number): Admission {
+    return this.#driver.admission(id, units);
   }
 
   get draining(): boolean {

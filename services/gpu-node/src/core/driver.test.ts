@@ -226,7 +226,7 @@ test("a drain releases everyone at the boundary, refuses newcomers, and says whe
   bench.assign(facts("a"), facts("b"));
   bench.work();
   bench.send({ kind: "drain" });
-  expect(bench.driver.admission("c")).toBe("draining");
+  expect(bench.driver.admission("c", 1)).toBe("draining");
   bench.work();
   expect(bench.kinds("a").at(-1)).toBe("released");
   expect(bench.kinds("b").at(-1)).toBe("released");
@@ -236,8 +236,17 @@ test("a drain releases everyone at the boundary, refuses newcomers, and says whe
 test("a group refuses more residents than it has places for", () => {
   const driver = new Driver({ ...LIMITS, residentsMax: 1 });
   driver.step({ kind: "assigned", job: facts("a") });
-  expect(driver.admission("b")).toBe("full");
-  expect(driver.admission("a")).toBe("resident");
+  expect(driver.admission("b", 1)).toBe("full");
+  expect(driver.admission("a", 1)).toBe("resident");
+});
+
+test("places are counted in images, and a job with more than there are fills an empty group", () => {
+  const driver = new Driver({ ...LIMITS, residentsMax: 3 });
+  expect(driver.admission("huge", 9)).toBe("accepted");
+  const units = [0, 1].map((index) => ({ index, step: 0 }));
+  driver.step({ kind: "assigned", job: facts("two", { units }) });
+  expect(driver.admission("b", 1)).toBe("accepted");
+  expect(driver.admission("b", 2)).toBe("full");
 });
 
 describe("over random histories", () => {
@@ -267,9 +276,9 @@ function history(random: Random, seed: number): void {
   for (let event = 0; event < 120; event++) {
     const id = `job-${assigned.length}`;
     const draw = random.below(10);
-    if (draw < 3 && driver.admission(id) === "accepted") {
+    const units = Array.from({ length: 1 + random.below(3) }, (_, index) => ({ index, step: 0 }));
+    if (draw < 3 && driver.admission(id, units.length) === "accepted") {
       assigned.push(id);
-      const units = Array.from({ length: 1 + random.below(3) }, (_, index) => ({ index, step: 0 }));
       const shapeKey = `shape-${random.below(2)}`;
       send({ kind: "assigned", job: facts(id, { units, shapeKey, passes: 1 + random.below(2) }) });
     } else if (draw === 3 && assigned.length > 0) {

@@ -24,6 +24,7 @@ import {
 const DEATHS_ALONE_MAX = 2;
 
 export interface DriverLimits extends BatchLimits {
+  /** Image units resident at a time. A job with more fills the group. */
   readonly residentsMax: number;
   /** Tasks in flight: one per pipeline stage. */
   readonly slots: number;
@@ -107,11 +108,13 @@ export class Driver {
     this.#limits = limits;
   }
 
-  /** Whether a job could be assigned now; `assigned` asserts it. */
-  admission(id: string): Admission {
+  /** Whether a job of so many units could be assigned now; `assigned` asserts it. */
+  admission(id: string, units: number): Admission {
     if (this.#jobs.has(id)) return "resident";
     if (this.#draining) return "draining";
-    return this.#jobs.size >= this.#limits.residentsMax ? "full" : "accepted";
+    const { residentsMax } = this.#limits;
+    const load = [...this.#jobs.values()].reduce((sum, job) => sum + job.units.length, 0);
+    return load > 0 && load + units > residentsMax ? "full" : "accepted";
   }
 
   get draining(): boolean {
@@ -159,7 +162,7 @@ export class Driver {
   }
 
   #assign(facts: JobFacts): DriverEffect[] {
-    const admission = this.admission(facts.id);
+    const admission = this.admission(facts.id, facts.units.length);
     assert(admission === "accepted", `assigned ${facts.id}: ${admission}`);
     assert(facts.units.length > 0, `assigned ${facts.id} without units`);
     const units = facts.units.map(({ index, step }): ResidentUnit => {
