@@ -121,7 +121,7 @@ function writeWeights(file: string, shapes: Shapes, stored: StoredType): void {
     start = (start + values.length) % table.length;
     const bytes = stored === "F32" ? values : toBfloat16(values);
     const view = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    for (let sent = 0; sent < view.length; ) sent += writeSync(descriptor, view, sent);
+    for (let sent = 0; sent < view.length;) sent += writeSync(descriptor, view, sent);
   }
   closeSync(descriptor);
 }

@@ -70,7 +70,9 @@ function report(times: readonly { ours: StepTime; theirs: StepTime | undefined }
     unit: "s",
     note: how,
   };
-  const pairs = times.flatMap(({ ours, theirs }) => (theirs === undefined ? [] : [{ ours, theirs }]));
+  const pairs = times.flatMap(({ ours, theirs }) =>
+    theirs === undefined ? [] : [{ ours, theirs }],
+  );
   if (pairs.length === 0) {
     console.error("no Python with diffusers: the comparison with torch is left out");
     return [own];

@@ -33,7 +33,8 @@ function slowGraph(): Graph {
   return toGraph(build.graph);
 }
 
-const rows = (...values: number[]) => float32Tensor(Float32Array.from(values), [values.length / 2, 2]);
+const rows = (...values: number[]) =>
+  float32Tensor(Float32Array.from(values), [values.length / 2, 2]);
 const running: DeviceRunner[] = [];
 
 async function started(
@@ -70,7 +71,7 @@ async function sum(runner: DeviceRunner, left: number[], key: string): Promise<n
     },
     outputs: ["sum"],
   });
-  return [...(tensors["sum"]?.data as Float32Array)];
+  return [...(tensors["sum"]!.data as Float32Array)];
 }
 
 describe("a runner", () => {
@@ -136,7 +137,9 @@ describe("a runner", () => {
       await expect.poll(() => runner.ready && alive(pid()), { timeout: 10_000 }).toBe(true);
       const victim = pid();
       process.kill(victim, "SIGKILL");
-      await expect.poll(() => broken.length > 0 || pid() !== victim, { timeout: 10_000 }).toBe(true);
+      await expect
+        .poll(() => broken.length > 0 || pid() !== victim, { timeout: 10_000 })
+        .toBe(true);
     }
     expect(broken[0]?.reason).toBe("RUNNER_DIED");
     await expect(sum(runner, [1, 2], "ten")).rejects.toMatchObject({ reason: "RUNNER_DIED" });

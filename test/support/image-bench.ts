@@ -3,7 +3,11 @@
  * ask what the engine computes, not how jobs travel.
  */
 import { AppError, type ErrorRecord, fromErrorRecord } from "@fluxline/kernel/error.ts";
-import { type ImageRequest, type RequestedImage, resolveRequest } from "@fluxline/kernel/image-request.ts";
+import {
+  type ImageRequest,
+  type RequestedImage,
+  resolveRequest,
+} from "@fluxline/kernel/image-request.ts";
 import { openCheckpoint } from "@fluxline/gpu-node/adapters/checkpoint-folder.ts";
 import { Engine, type EngineUnit } from "@fluxline/gpu-node/adapters/engine.ts";
 import type { RunnerArguments } from "@fluxline/gpu-node/adapters/runner/arguments.ts";

@@ -24,7 +24,7 @@ import {
   Revoke_Reason,
 } from "@fluxline/proto/fluxline/internal/v1/bus.ts";
 import type { ImageUnit } from "@fluxline/proto/fluxline/internal/v1/record.ts";
-import { FenceGuard, type PlacementFence } from "../core/fence-guard.ts";
+import type { FenceGuard, PlacementFence } from "../core/fence-guard.ts";
 import type { ImageModel } from "../core/image-model.ts";
 import type { BlobStore } from "./blob-store.ts";
 import type { Engine, EngineUnit } from "./engine.ts";
@@ -200,7 +200,10 @@ export class BusAgent {
       return { units: assign.units.map(fromStart), restarted: true };
     }
     const units = await Promise.all(assign.units.map((unit) => this.#resumeUnit(unit)));
-    return { units, restarted: units.some((unit, i) => unit.step < assign.units[i]!.checkpointStep) };
+    return {
+      units,
+      restarted: units.some((unit, i) => unit.step < assign.units[i]!.checkpointStep),
+    };
   }
 
   async #resumeUnit(unit: ImageUnit): Promise<EngineUnit> {
@@ -297,9 +300,7 @@ export class BusAgent {
           restarts: runner.restarts,
         },
       ],
-      stepCosts: engine.stepCosts
-        .all()
-        .map((cost) => ({ ...cost, samples: BigInt(cost.samples) })),
+      stepCosts: engine.stepCosts.all().map((cost) => ({ ...cost, samples: BigInt(cost.samples) })),
       numericsClass,
       simulated,
       protocolVersionMin: PROTOCOL_VERSION,

@@ -369,4 +369,3 @@ function mapValues<A, B>(
 ): Record<string, B> {
   return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, change(value)]));
 }
-

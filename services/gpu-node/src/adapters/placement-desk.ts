@@ -98,19 +98,14 @@ export class PlacementDesk implements EngineListener, ImageStore {
   progress(id: string, phase: ProgressPhase, stepsDone: number, stepsTotal: number): void {
     const { fence, imagesDone, steps } = this.#entry(id);
     const before = imagesDone * steps;
-    publishBus(
-      this.#options.bus,
-      groupSubject(fence.pool, fence.group, "progress"),
-      JobProgress,
-      {
-        fence,
-        progress: {
-          phase: progressPhases[phase],
-          step: before + stepsDone,
-          totalSteps: before + stepsTotal,
-        },
+    publishBus(this.#options.bus, groupSubject(fence.pool, fence.group, "progress"), JobProgress, {
+      fence,
+      progress: {
+        phase: progressPhases[phase],
+        step: before + stepsDone,
+        totalSteps: before + stepsTotal,
       },
-    );
+    });
   }
 
   async store(id: string, index: number, pixels: Pixels, plan: ImagePlan): Promise<void> {

@@ -61,10 +61,12 @@ describe("CLIP's tokenizer", () => {
   }
 
   test("keeps start and end when it cuts, and says what it cut", () => {
-    expect(clip.encode("cab a b 1, ab", 5)).toEqual({
+    expect(clip.encode("cab a  b 1, AB", 5)).toEqual({
       ids: [START, 6, 2, 3, END],
-      cut: "1 , ab",
+      cut: "1, AB",
     });
+    expect(clip.encode("a ".repeat(500), 5).cut).toBe("a ".repeat(497).trim());
+    expect(clip.encode("111111", 5).cut).toBe("111111");
   });
 
   test("fills exactly without cutting", () => {

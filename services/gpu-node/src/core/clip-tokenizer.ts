@@ -79,7 +79,7 @@ function definition(vocabulary: Vocabulary, unknown: string, added: readonly obj
       ],
     },
     post_processor: null,
-    decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
+    decoder: null,
     model: {
       type: "BPE",
       unk_token: unknown,

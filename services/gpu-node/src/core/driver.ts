@@ -128,7 +128,7 @@ export class Driver {
 
   step(input: DriverInput): DriverEffect[] {
     const effects = this.#apply(input);
-    for (const job of [...this.#jobs.values()]) effects.push(...this.#settle(job));
+    for (const job of this.#jobs.values()) effects.push(...this.#settle(job));
     while (this.#inFlight < this.#limits.slots) {
       const task = nextTask([...this.#jobs.values()], this.#lastKind, this.#limits);
       if (task === undefined) break;

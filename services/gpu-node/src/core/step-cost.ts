@@ -25,7 +25,10 @@ export class StepCostTable {
     this.#costs.delete(shapeKey);
     const samples = known.samples + 1;
     const weight = Math.max(NEW_WEIGHT, 1 / samples);
-    this.#costs.set(shapeKey, { seconds: known.seconds + weight * (seconds - known.seconds), samples });
+    this.#costs.set(shapeKey, {
+      seconds: known.seconds + weight * (seconds - known.seconds),
+      samples,
+    });
     const [oldest] = this.#costs.keys();
     if (this.#costs.size > SHAPES_MAX && oldest !== undefined) this.#costs.delete(oldest);
   }

@@ -69,7 +69,7 @@ function definition(vocabulary: readonly Piece[], added: readonly AddedToken[]):
     normalizer: null,
     pre_tokenizer: { type: "Sequence", pretokenizers: [WHITE_SPACE, WORD_MARK] },
     post_processor: null,
-    decoder: WORD_MARK,
+    decoder: null,
     model: { type: "Unigram", unk_id: UNKNOWN_ID, vocab: vocabulary, byte_fallback: false },
   };
 }

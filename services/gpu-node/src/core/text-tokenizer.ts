@@ -14,7 +14,7 @@ export type TokenizerFiles = Pick<Checkpoint, "directory" | "texts">;
 
 export interface TokenizedText {
   readonly ids: readonly number[];
-  /** The words that did not fit, as the tokenizer spells them; absent when all of them did. */
+  /** The end of the text, from the first word that did not fit; absent when all of it did. */
   readonly cut: string | undefined;
 }
 
@@ -46,14 +46,13 @@ export class TextTokenizer {
   }
 
   encode(text: string, length: number): TokenizedText {
-    const { pieces, prepare, before, after, padding } = this.#parts;
+    const { before, after, padding } = this.#parts;
     const room = length - before.length - after.length;
     assert(room >= 0, `no room for text in ${length} tokens`);
-    const all = pieces.encode(prepare(text), { add_special_tokens: false }).ids;
+    const all = this.#textIds(text);
     const kept = [...before, ...all.slice(0, room), ...after];
     const ids = Array.from({ length }, (_, i) => kept[i] ?? padding);
-    const rest = all.slice(room);
-    return { ids, cut: rest.length === 0 ? undefined : this.#decode(rest) };
+    return { ids, cut: all.length <= room ? undefined : this.#cut(text, room) };
   }
 
   /** How a token is written. */
@@ -61,10 +60,33 @@ export class TextTokenizer {
     return this.#parts.pieces.id_to_token(id) ?? `token ${id}`;
   }
 
-  #decode(ids: number[]): string {
-    return this.#parts.pieces.decode(ids, { clean_up_tokenization_spaces: false }).trim();
+  #textIds(text: string): readonly number[] {
+    const { pieces, prepare } = this.#parts;
+    return pieces.encode(prepare(text), { add_special_tokens: false }).ids;
+  }
+
+  /** Found by bisection over the places where a word ends; `text` has more than `room` tokens. */
+  #cut(text: string, room: number): string {
+    const ends = [0];
+    for (const { index, segment } of WORDS.segment(text)) ends.push(index + segment.length);
+    let [fits, tooLong] = [0, Math.min(room, ends.length - 1)];
+    const isTooLong = (word: number): boolean =>
+      this.#textIds(text.slice(0, ends[word])).length > room;
+    while (tooLong < ends.length - 1 && !isTooLong(tooLong)) {
+      fits = tooLong;
+      tooLong = Math.min(2 * tooLong, ends.length - 1);
+    }
+    while (tooLong - fits > 1) {
+      const middle = Math.floor((fits + tooLong) / 2);
+      if (isTooLong(middle)) tooLong = middle;
+      else fits = middle;
+    }
+    return text.slice(ends[fits]).trim();
   }
 }
+
+/** Also parts text that has no blanks, such as Chinese. */
+const WORDS = new Intl.Segmenter("en", { granularity: "word" });
 
 /** A token outside the ordinary vocabulary, with the flags of the files. */
 export interface AddedToken {

@@ -27,7 +27,9 @@ const STOP_GRACE_MS = 2_000;
 const STDERR_LINES_KEPT = 20;
 
 /** A row of an input: sent along, or a tensor of something retained. */
-export type InputPart = { readonly tensor: Tensor } | { readonly key: string; readonly name: string };
+export type InputPart =
+  | { readonly tensor: Tensor }
+  | { readonly key: string; readonly name: string };
 
 export interface GraphCall {
   readonly graph: string;
@@ -153,7 +155,11 @@ export class DeviceRunner {
     return this.#request(child, header, writer.parts);
   }
 
-  #request(child: RunningChild, header: object, parts: readonly Uint8Array[]): Promise<GraphResult> {
+  #request(
+    child: RunningChild,
+    header: object,
+    parts: readonly Uint8Array[],
+  ): Promise<GraphResult> {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       if (this.#child !== child) return reject(diedError(child, "it ended before the call"));
@@ -215,7 +221,8 @@ export class DeviceRunner {
     assert(pending !== undefined, `the runner answered ${message.id}, which nobody asked`);
     child.pending.delete(message.id);
     if (message.kind === "failed") return pending.reject(fromErrorRecord(message.error));
-    if (message.kind === "loaded") return pending.resolve({ tensors: {}, seconds: message.seconds });
+    if (message.kind === "loaded")
+      return pending.resolve({ tensors: {}, seconds: message.seconds });
     const tensors = Object.entries(message.tensors).map(([name, header]) => [
       name,
       tensorFrom(header, frame.payload),
@@ -261,10 +268,7 @@ export class DeviceRunner {
 function sendRetained(child: RunningChild, key: string, tensors: NamedTensors): void {
   const writer = new PayloadWriter();
   const headers = Object.entries(tensors).map(([name, tensor]) => [name, writer.add(tensor)]);
-  child.channel.send(
-    { kind: "retain", key, tensors: Object.fromEntries(headers) },
-    writer.parts,
-  );
+  child.channel.send({ kind: "retain", key, tensors: Object.fromEntries(headers) }, writer.parts);
 }
 
 function diedError(child: RunningChild, how: string): AppError {

@@ -96,11 +96,7 @@ export class RunnerExecutor {
     this.#send({ kind: "done", id: message.id, seconds, tensors }, writer.parts);
   }
 
-  #retain(
-    key: string,
-    headers: Readonly<Record<string, TensorHeader>>,
-    payload: Uint8Array,
-  ): void {
+  #retain(key: string, headers: Readonly<Record<string, TensorHeader>>, payload: Uint8Array): void {
     if (this.#retained.size >= RETAINED_KEYS_MAX) {
       throw new AppError("resource_exhausted", `more than ${RETAINED_KEYS_MAX} retained keys`);
     }
