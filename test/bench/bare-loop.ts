@@ -1,9 +1,11 @@
 /**
  * The least that must be done for a picture: onnxruntime sessions, and a loop around them. A
- * process of its own, so that its CPU time can be read off; one line of JSON per image on stdout.
+ * process of its own, so that its CPU time can be read off. One image for each line on stdin,
+ * answered by a line of JSON.
  *
  *   node bare-loop.ts MODEL WIDTH HEIGHT STEPS TEXT_LENGTH IMAGES THREADS
  */
+import { createInterface } from "node:readline";
 import { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
 import { resolveRequest } from "@fluxline/kernel/image-request.ts";
 import { openCheckpoint } from "@fluxline/gpu-node/adapters/checkpoint-folder.ts";
@@ -43,7 +45,9 @@ async function run(graph: string, inputs: NamedTensors): Promise<Record<string, 
   return (await sessions.get(graph)!.run(feeds)) as unknown as Record<string, Tensor>;
 }
 
+const turns = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 for (let image = 0; image < images; image++) {
+  if ((await turns.next()).done === true) break;
   const begun = performance.now();
   const resolution = resolveRequest(
     model.profile,

@@ -6,10 +6,12 @@ import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { firstStep } from "./first-step.ts";
 import { eventLoopDelay } from "./event-loop.ts";
 import { loading } from "./loading.ts";
 import { type Measurement, measurementTable } from "./measurement.ts";
 import { randomCheckpoint } from "./random-checkpoint.ts";
+import { servingOverhead } from "./serving-overhead.ts";
 import { stepRatio } from "./step-ratio.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -25,6 +27,8 @@ function pythonWithDiffusers(): string | undefined {
 
 const parts: Readonly<Record<string, () => Promise<Measurement[]>>> = {
   step: () => stepRatio(randomCheckpoint(CACHE, MIDDLE), pythonWithDiffusers()),
+  serving: () => servingOverhead(randomCheckpoint(CACHE, MIDDLE)),
+  "first-step": () => firstStep(),
   "event-loop": () => eventLoopDelay(randomCheckpoint(CACHE, MIDDLE)),
   "loading-float32": () => loading(randomCheckpoint(CACHE, LARGE, "F32"), "stored float32"),
   "loading-bfloat16": () => loading(randomCheckpoint(CACHE, LARGE, "BF16"), "stored bfloat16"),

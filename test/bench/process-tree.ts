@@ -1,0 +1,48 @@
+/** CPU time of a process and all of its descendants, from /proc. */
+import { readFileSync } from "node:fs";
+
+/** Ticks per second of /proc/PID/stat; 100 on every Linux that we run on. */
+const TICKS_PER_SECOND = 100;
+
+export function treeOf(pid: number): number[] {
+  return [pid, ...childrenOf(pid).flatMap(treeOf)];
+}
+
+/** Seconds of user and system time, by process; processes that have ended are left out. */
+export function cpuSecondsByProcess(pids: readonly number[]): Map<number, number> {
+  return new Map(
+    pids.flatMap((pid) => {
+      const seconds = cpuSeconds(pid);
+      return seconds === undefined ? [] : [[pid, seconds] as const];
+    }),
+  );
+}
+
+/** What the process calls itself. */
+export function processName(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
+  } catch {
+    return "ended";
+  }
+}
+
+function childrenOf(pid: number): number[] {
+  try {
+    const text = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+    return text === "" ? [] : text.split(" ").map(Number);
+  } catch {
+    return [];
+  }
+}
+
+function cpuSeconds(pid: number): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    // The second field is the name in parentheses, which may hold spaces.
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+  } catch {
+    return undefined;
+  }
+}
