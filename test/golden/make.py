@@ -1,4 +1,4 @@
-"""Makes test/golden/data: small checkpoints in diffusers layout, and what diffusers computes from them.
+"""Makes test/golden/data: small checkpoints, and what diffusers computes from them.
 
     python -m pip install -r test/golden/requirements.txt
     python test/golden/make.py
@@ -57,7 +57,11 @@ def main() -> None:
         pipeline = checkpoints.load(folder)
         loaded[checkpoint.name] = pipeline
         manifest["checkpoints"].append(
-            dict(name=checkpoint.name, folder=f"checkpoints/{checkpoint.name}", notes=checkpoint.notes)
+            dict(
+                name=checkpoint.name,
+                folder=f"checkpoints/{checkpoint.name}",
+                notes=checkpoint.notes,
+            )
         )
         manifest["networks"] += networks.network_cases(checkpoint.name, pipeline)
         manifest["requests"] += requests.request_cases(checkpoint.name, pipeline)

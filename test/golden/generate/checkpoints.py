@@ -26,11 +26,16 @@ def write(checkpoint: Checkpoint, folder: Path) -> None:
     eos = write_clip(folder / "tokenizer", **checkpoint.clip_vocabulary)
     write_t5(folder / "tokenizer_2", **checkpoint.t5_vocabulary)
     parts = _parts(checkpoint, folder, eos)
-    shard_bytes = {"transformer": checkpoint.shard_bytes, "text_encoder_2": checkpoint.t5_shard_bytes}
+    shard_bytes = {
+        "transformer": checkpoint.shard_bytes,
+        "text_encoder_2": checkpoint.t5_shard_bytes,
+    }
     for index, (name, part) in enumerate(parts.items()):
         fill(part, checkpoint.seed + index, checkpoint.gains)
         size = shard_bytes.get(name) or "1GB"
-        part.to(getattr(torch, checkpoint.dtype)).save_pretrained(folder / name, max_shard_size=size)
+        part.to(getattr(torch, checkpoint.dtype)).save_pretrained(
+            folder / name, max_shard_size=size
+        )
     FlowMatchEulerDiscreteScheduler(**checkpoint.scheduler).save_pretrained(folder / "scheduler")
     _write_index(folder)
     if checkpoint.resaved:
@@ -44,7 +49,12 @@ def load(folder: Path) -> FluxPipeline:
     """The pipeline in float32, whatever the type its weights are stored in."""
     pipeline = FluxPipeline.from_pretrained(str(folder), dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+    for part in (
+        pipeline.transformer,
+        pipeline.vae,
+        pipeline.text_encoder,
+        pipeline.text_encoder_2,
+    ):
         part.eval()
         kinds = {parameter.dtype for parameter in part.parameters()}
         if kinds != {torch.float32}:
@@ -53,10 +63,16 @@ def load(folder: Path) -> FluxPipeline:
 
 
 def _parts(checkpoint: Checkpoint, folder: Path, eos: int) -> dict[str, torch.nn.Module]:
-    clip = dict(
-        vocab_size=clip_size(folder / "tokenizer"), max_position_embeddings=77,
-        bos_token_id=eos - 1, eos_token_id=eos, pad_token_id=1,
-    ) | checkpoint.clip
+    clip = (
+        dict(
+            vocab_size=clip_size(folder / "tokenizer"),
+            max_position_embeddings=77,
+            bos_token_id=eos - 1,
+            eos_token_id=eos,
+            pad_token_id=1,
+        )
+        | checkpoint.clip
+    )
     # The table may have more rows than the tokenizer has tokens, as T5's own (32128 for 32100).
     rows = t5_size(folder / "tokenizer_2") + 5
     t5 = dict(vocab_size=rows, is_encoder_decoder=False, use_cache=False) | checkpoint.t5
@@ -88,7 +104,9 @@ def _age_files(checkpoint: Checkpoint, folder: Path) -> None:
     for part, keys in checkpoint.drop.items():
         path = folder / part / "config.json"
         config = json.loads(path.read_text())
-        path.write_text(json.dumps({k: v for k, v in config.items() if k not in keys}, indent=2) + "\n")
+        path.write_text(
+            json.dumps({k: v for k, v in config.items() if k not in keys}, indent=2) + "\n"
+        )
     if checkpoint.clip_prefix:
         _prefix_clip(folder)
     if checkpoint.t5_both_embeddings:
@@ -108,7 +126,9 @@ def _prefix_clip(folder: Path) -> None:
     for path in sorted((folder / "text_encoder").glob("*.safetensors")):
         tensors = {f"text_model.{name}": value for name, value in load_file(path).items()}
         if "text_model.embeddings.position_embedding.weight" in tensors:
-            tensors["text_model.embeddings.position_ids"] = torch.arange(77).expand(1, -1).contiguous()
+            tensors["text_model.embeddings.position_ids"] = (
+                torch.arange(77).expand(1, -1).contiguous()
+            )
         save_file(tensors, path, metadata={"format": "pt"})
     path = folder / "text_encoder/model.safetensors.index.json"
     if path.exists():

@@ -10,7 +10,11 @@ import torch
 from diffusers.models.activations import GELU
 from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import Timesteps
-from diffusers.models.normalization import AdaLayerNormContinuous, AdaLayerNormZero, AdaLayerNormZeroSingle
+from diffusers.models.normalization import (
+    AdaLayerNormContinuous,
+    AdaLayerNormZero,
+    AdaLayerNormZeroSingle,
+)
 from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 from transformers.activations import QuickGELUActivation
 from transformers.models.t5.modeling_t5 import T5Attention
@@ -42,8 +46,13 @@ def _inputs(change):
 
 def _swap_halves(part) -> None:
     """Modulation read as (scale, shift) instead of (shift, scale), or the other way round."""
-    width = part.linear.out_features // (6 if isinstance(part, AdaLayerNormZero) else
-                                         3 if isinstance(part, AdaLayerNormZeroSingle) else 2)
+    width = part.linear.out_features // (
+        6
+        if isinstance(part, AdaLayerNormZero)
+        else 3
+        if isinstance(part, AdaLayerNormZeroSingle)
+        else 2
+    )
     order = torch.arange(part.linear.out_features)
     order[: 2 * width] = torch.cat([order[width : 2 * width], order[:width]])
     part.linear.weight.data = part.linear.weight.data[order]
@@ -97,8 +106,14 @@ def _without_guidance(module, inputs):
 
 def _no_qk_norm(module, inputs):
     class Wrong(FluxAttnProcessor):
-        def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None,
-                     image_rotary_emb=None):
+        def __call__(
+            self,
+            attn,
+            hidden_states,
+            encoder_hidden_states=None,
+            attention_mask=None,
+            image_rotary_emb=None,
+        ):
             norms = [attn.norm_q, attn.norm_k]
             attn.norm_q = attn.norm_k = torch.nn.Identity()
             try:
@@ -310,7 +325,9 @@ def _without_attention(module, inputs):
     found = False
     for half in (module.encoder, module.decoder):
         if any(isinstance(part, Attention) for part in half.mid_block.attentions or []):
-            half.mid_block.attentions = torch.nn.ModuleList([None for _ in half.mid_block.attentions])
+            half.mid_block.attentions = torch.nn.ModuleList(
+                [None for _ in half.mid_block.attentions]
+            )
             found = True
     return (module, inputs) if found else None
 

@@ -1,6 +1,6 @@
 """What each network makes of given inputs, and how much of the outcome is rounding.
 
-Every case is computed twice, in float32 and with the weights and inputs widened to float64 (RoPE, the
+Every case is computed twice, in float32 and with weights and inputs widened to float64 (RoPE, the
 sinusoids and a few norms stay float32 inside diffusers). The difference says how exact the stored
 float32 values are themselves: a tolerance below it would test luck.
 """
@@ -78,7 +78,13 @@ def _twice(module: torch.nn.Module, run, inputs: dict[str, torch.Tensor], settin
 
 
 def transformer_inputs(
-    transformer, seed: int, rows: int, columns: int, text: int, timesteps: list[float], guidance: list[float]
+    transformer,
+    seed: int,
+    rows: int,
+    columns: int,
+    text: int,
+    timesteps: list[float],
+    guidance: list[float],
 ) -> dict[str, torch.Tensor]:
     generator = torch.Generator("cpu").manual_seed(seed)
     config = transformer.config
@@ -126,11 +132,16 @@ def _run_with_blocks(transformer, inputs: dict[str, torch.Tensor]) -> dict[str, 
 
         return hook
 
-    watched = {"x_embedder": transformer.x_embedder, "context_embedder": transformer.context_embedder}
+    watched = {
+        "x_embedder": transformer.x_embedder,
+        "context_embedder": transformer.context_embedder,
+    }
     watched |= {"temb": transformer.time_text_embed, "rope": transformer.pos_embed}
     watched |= {"norm_out": transformer.norm_out}
     watched |= {f"double.{i}": block for i, block in enumerate(transformer.transformer_blocks)}
-    watched |= {f"single.{i}": block for i, block in enumerate(transformer.single_transformer_blocks)}
+    watched |= {
+        f"single.{i}": block for i, block in enumerate(transformer.single_transformer_blocks)
+    }
     handles = [module.register_forward_hook(keep(name)) for name, module in watched.items()]
     outputs = run_transformer(transformer, inputs)
     for handle in handles:
@@ -164,7 +175,12 @@ def _transformer(name: str, transformer) -> dict[str, Result]:
 # --- text --------------------------------------------------------------------------------------
 
 
-CLIP_PROMPTS = ["a photo of a red cat", "", "caf\u00e9, don't 123 \U0001f600 world", "large red circle " * 40]
+CLIP_PROMPTS = [
+    "a photo of a red cat",
+    "",
+    "caf\u00e9, don't 123 \U0001f600 world",
+    "large red circle " * 40,
+]
 T5_PROMPTS = ["a large red circle in the corner", "caf\u00e9 \u732b, we're 42"]
 
 
@@ -201,7 +217,9 @@ def _t5(pipeline: FluxPipeline) -> dict[str, Result]:
         prompts = T5_PROMPTS if length < 150 else T5_PROMPTS[:1]
         ids = t5_ids(pipeline, prompts, length)
         settings = dict(prompts=prompts, maxSequenceLength=length)
-        results[f"length {length}"] = _twice(pipeline.text_encoder_2, run_t5, dict(input_ids=ids), settings)
+        results[f"length {length}"] = _twice(
+            pipeline.text_encoder_2, run_t5, dict(input_ids=ids), settings
+        )
     return results
 
 
@@ -209,13 +227,13 @@ def _t5(pipeline: FluxPipeline) -> dict[str, Result]:
 
 
 def run_decoder(vae, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`latents` are the transformer's, unpacked: scaling and shift are undone first, as the pipeline does."""
+    """`latents` are the transformer's, unpacked; scaling and shift are undone first."""
     z = inputs["latents"] / vae.config.scaling_factor + vae.config.shift_factor
     return dict(sample=vae.decode(z, return_dict=False)[0])
 
 
 def run_encoder(vae, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`mean` and `logvar` as the posterior has them (logvar clamped to -30..20), without scaling."""
+    """`mean` and `logvar` of the posterior (logvar clamped to -30..20), without scaling."""
     posterior = vae.encode(inputs["sample"]).latent_dist
     scaled = (posterior.mode() - vae.config.shift_factor) * vae.config.scaling_factor
     return dict(mean=posterior.mean, logvar=posterior.logvar, latents=scaled)

@@ -1,11 +1,26 @@
-"""Draws of torch's CPU generator: seeds beyond 32 bits, sizes around the block of 16, draws in a row."""
+"""Draws of torch's CPU generator: seeds beyond 32 bits, sizes around 16, draws in a row."""
 
 import hashlib
 
 import torch
 
 SEEDS = [0, 1, 42, 5, 2**32 - 1, 2**32 + 5, 2**63 - 1, 2**63 + 1, 2**64 - 1, -1, -(2**31), -(2**63)]
-SHAPES = [[1], [2], [15], [16], [17], [31], [32], [33], [100], [623], [624], [625], [1, 16, 8, 8], [1, 16, 13, 7]]
+SHAPES = [
+    [1],
+    [2],
+    [15],
+    [16],
+    [17],
+    [31],
+    [32],
+    [33],
+    [100],
+    [623],
+    [624],
+    [625],
+    [1, 16, 8, 8],
+    [1, 16, 13, 7],
+]
 
 
 def draws() -> list[dict]:
@@ -38,5 +53,8 @@ def _draw(shape: list[int], generator: torch.Generator) -> dict:
     return dict(
         shape=shape,
         sha256=hashlib.sha256(raw).hexdigest(),  # of the little-endian float32 bytes
-        firstHex=[data.reshape(-1)[i : i + 1].astype("<f4").tobytes().hex() for i in range(min(20, data.size))],
+        firstHex=[
+            data.reshape(-1)[i : i + 1].astype("<f4").tobytes().hex()
+            for i in range(min(20, data.size))
+        ],
     )

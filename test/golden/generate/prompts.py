@@ -13,7 +13,8 @@ PROMPTS = {
     "upper case": "A PHOTO of a Red CAT",
     "runs of spaces": "  a   photo    of  a cat  ",
     "tab and newline": "a photo\tof\na\r\n cat\n",
-    "every kind of blank": "a\u00a0cat\u2003dog\u3000fox\u000bowl\u000cred\u2028green\u2029blue\u0085sky",
+    "every kind of blank": "a\u00a0cat\u2003dog\u3000fox"
+    "\u000bowl\u000cred\u2028green\u2029blue\u0085sky",
     "contractions": "we're here, i'll go, you've won, he'd stay, it's John's, don't, I'm",
     "upper-case contractions": "WE'RE HERE, I'LL GO, DON'T",
     "curly apostrophe": "it\u2019s a cat\u2019s house",
@@ -41,7 +42,8 @@ PROMPTS = {
     "hindi": "\u0932\u093e\u0932 \u092c\u093f\u0932\u094d\u0932\u0940",
     "thai": "\u0e41\u0e21\u0e27\u0e2a\u0e35\u0e41\u0e14\u0e07",
     "emoji": "a cat \U0001f600 and \U0001f431\U0001f436 fire\U0001f525",
-    "joined emoji": "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea \U0001f44d\U0001f3fd \u2764\ufe0f",
+    "joined emoji": "\U0001f468\u200d\U0001f469\u200d\U0001f467 "
+    "\U0001f1e9\U0001f1ea \U0001f44d\U0001f3fd \u2764\ufe0f",
     "mathematics": "\U0001d400\U0001d401 \u2211\u221e \u2260 \u00b1",
     "zero width": "a\u200bcat\u200cdog\ufefffox",
     "soft hyphen": "moun\u00adtain",
@@ -56,7 +58,8 @@ PROMPTS = {
     "unknown letters in a row": "\u0416\u0416\u0416 \u0416 a\u0416b",
     "very long": LONG,
     "very long without a blank": "redcatbluedog" * 120,
-    "weights of other programs": "((masterpiece:1.2)), <lora:cat:0.8>, a AND b | c, cat::2 --ar 16:9",
+    "weights of other programs": "((masterpiece:1.2)), <lora:cat:0.8>, a AND b | c, "
+    "cat::2 --ar 16:9",
 }
 
 

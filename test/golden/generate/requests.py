@@ -25,7 +25,12 @@ class Request:
 
 def _request(name: str, **arguments) -> Request:
     common = dict(
-        prompt=CAT, height=64, width=64, num_inference_steps=4, guidance_scale=3.5, seed=42,
+        prompt=CAT,
+        height=64,
+        width=64,
+        num_inference_steps=4,
+        guidance_scale=3.5,
+        seed=42,
         max_sequence_length=16,
     )
     return Request(name, common | arguments)
@@ -40,22 +45,44 @@ PLAIN = [
     _request("guidance 1", guidance_scale=1.0),
     _request("guidance 7", guidance_scale=7.0),
     _request("true guidance, empty negative", true_cfg_scale=3.0, negative_prompt=""),
-    _request("true guidance, negative text", true_cfg_scale=2.5, negative_prompt="ugly, blurry dog",
-             prompt=CASTLE, max_sequence_length=32),
-    _request("true guidance, both negatives", true_cfg_scale=4.0, negative_prompt="ugly dog",
-             negative_prompt_2="blurry green sky", prompt_2="a blue star"),
+    _request(
+        "true guidance, negative text",
+        true_cfg_scale=2.5,
+        negative_prompt="ugly, blurry dog",
+        prompt=CASTLE,
+        max_sequence_length=32,
+    ),
+    _request(
+        "true guidance, both negatives",
+        true_cfg_scale=4.0,
+        negative_prompt="ugly dog",
+        negative_prompt_2="blurry green sky",
+        prompt_2="a blue star",
+    ),
     _request("true guidance 1 is off", true_cfg_scale=1.0, negative_prompt="ugly dog"),
     _request("true guidance without a negative is off", true_cfg_scale=3.0),
     _request("prompt_2", prompt_2="a small blue star on a white background"),
     _request("prompt_2 empty", prompt_2=""),
     _request("three pictures", num_images_per_prompt=3, width=48, seed=2**32 + 5),
-    _request("three pictures, true guidance", num_images_per_prompt=3, true_cfg_scale=2.0,
-             negative_prompt="dark", height=32, width=32),
+    _request(
+        "three pictures, true guidance",
+        num_images_per_prompt=3,
+        true_cfg_scale=2.0,
+        negative_prompt="dark",
+        height=32,
+        width=32,
+    ),
     _request("seed beyond 32 bits", seed=2**63 + 1),
     _request("negative seed", seed=-1, num_inference_steps=2),
     _request("empty prompt", prompt=""),
-    _request("length 512", prompt=CASTLE, max_sequence_length=512, num_inference_steps=2,
-             height=32, width=32),
+    _request(
+        "length 512",
+        prompt=CASTLE,
+        max_sequence_length=512,
+        num_inference_steps=2,
+        height=32,
+        width=32,
+    ),
     _request("long prompt cut", prompt=LONG, max_sequence_length=64),
     _request("long prompt cut short", prompt=LONG, max_sequence_length=16),
     _request("128 pixels", height=128, width=128, num_inference_steps=3, seed=99),
@@ -64,24 +91,47 @@ PLAIN = [
 # The VAE of two levels shrinks by 2 only: sizes are multiples of 4.
 ODD = [
     _request("square", height=32, width=32),
-    _request("multiples of four", height=20, width=36, seed=8, prompt=CASTLE, max_sequence_length=64),
+    _request(
+        "multiples of four", height=20, width=36, seed=8, prompt=CASTLE, max_sequence_length=64
+    ),
     _request("two pictures", height=16, width=24, num_images_per_prompt=2, num_inference_steps=5),
-    _request("true guidance", height=24, width=24, true_cfg_scale=3.0, negative_prompt="",
-             prompt="  blank\u3000\u00a0runs \uff21 "),
+    _request(
+        "true guidance",
+        height=24,
+        width=24,
+        true_cfg_scale=3.0,
+        negative_prompt="",
+        prompt="  blank\u3000\u00a0runs \uff21 ",
+    ),
 ]
 # A VAE of one level keeps the size; sizes are multiples of 2.
 SAVED = [
     _request("square", height=16, width=16),
-    _request("multiples of two", height=10, width=22, seed=8, prompt=CASTLE, max_sequence_length=64),
-    _request("three pictures, true guidance", height=8, width=12, num_images_per_prompt=3,
-             num_inference_steps=5, true_cfg_scale=2.0, negative_prompt="dog"),
+    _request(
+        "multiples of two", height=10, width=22, seed=8, prompt=CASTLE, max_sequence_length=64
+    ),
+    _request(
+        "three pictures, true guidance",
+        height=8,
+        width=12,
+        num_images_per_prompt=3,
+        num_inference_steps=5,
+        true_cfg_scale=2.0,
+        negative_prompt="dog",
+    ),
     # 48 latents an image, drawn as one block of 144.
     _request("odd noise", height=2, width=6, num_images_per_prompt=3, num_inference_steps=2),
     _request("one block of noise", height=2, width=2, num_inference_steps=2),
 ]
-WITHOUT_GUIDANCE = [request for request in PLAIN if request.name not in ("guidance 1", "guidance 7")]
-REQUESTS = {"dev-like": PLAIN, "schnell-like": WITHOUT_GUIDANCE, "odd-like": ODD,
-            "saved-like": SAVED}
+WITHOUT_GUIDANCE = [
+    request for request in PLAIN if request.name not in ("guidance 1", "guidance 7")
+]
+REQUESTS = {
+    "dev-like": PLAIN,
+    "schnell-like": WITHOUT_GUIDANCE,
+    "odd-like": ODD,
+    "saved-like": SAVED,
+}
 
 
 def request_cases(name: str, pipeline: FluxPipeline) -> list[dict]:
@@ -119,7 +169,9 @@ def run(pipeline: FluxPipeline, arguments: dict, **more) -> tuple[torch.Tensor, 
         del pipeline.encode_prompt
     embeddings = dict(prompt_embeds=texts[0][0][:1], pooled_prompt_embeds=texts[0][1][:1])
     if len(texts) > 1:
-        embeddings |= dict(negative_prompt_embeds=texts[1][0][:1], negative_pooled_prompt_embeds=texts[1][1][:1])
+        embeddings |= dict(
+            negative_prompt_embeds=texts[1][0][:1], negative_pooled_prompt_embeds=texts[1][1][:1]
+        )
     return seen["latents"], pixels, embeddings
 
 
@@ -127,8 +179,13 @@ def first_latents(pipeline: FluxPipeline, arguments: dict) -> torch.Tensor:
     """The packed noise, as the pipeline draws it."""
     generator = torch.Generator("cpu").manual_seed(arguments["seed"])
     return pipeline.prepare_latents(
-        arguments.get("num_images_per_prompt", 1), pipeline.transformer.config.in_channels // 4,
-        arguments["height"], arguments["width"], torch.float32, "cpu", generator,
+        arguments.get("num_images_per_prompt", 1),
+        pipeline.transformer.config.in_channels // 4,
+        arguments["height"],
+        arguments["width"],
+        torch.float32,
+        "cpu",
+        generator,
     )[0]
 
 

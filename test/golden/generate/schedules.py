@@ -7,8 +7,12 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_tim
 from .store import float_list
 
 DEV = dict(
-    shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15,
-    base_image_seq_len=256, max_image_seq_len=4096,
+    shift=3.0,
+    use_dynamic_shifting=True,
+    base_shift=0.5,
+    max_shift=1.15,
+    base_image_seq_len=256,
+    max_image_seq_len=4096,
 )
 # beta sigmas need scipy, which FLUX pipelines do not: not covered.
 CONFIGS = {
@@ -17,7 +21,8 @@ CONFIGS = {
     "static 3": dict(shift=3.0, use_dynamic_shifting=False),
     "static 0.5": dict(shift=0.5),
     "defaults": dict(),
-    "other dynamic": DEV | dict(base_shift=0.3, max_shift=1.6, base_image_seq_len=64, max_image_seq_len=1024),
+    "other dynamic": DEV
+    | dict(base_shift=0.3, max_shift=1.6, base_image_seq_len=64, max_image_seq_len=1024),
     "linear": DEV | dict(time_shift_type="linear"),
     "terminal": DEV | dict(shift_terminal=0.02),
     "terminal, static": dict(shift=2.0, shift_terminal=0.1),
@@ -53,12 +58,21 @@ def _case(name: str, config: dict, steps: int, width: int, height: int) -> dict:
     tokens = (width // 16) * (height // 16)
     used = scheduler.config
     mu = calculate_shift(
-        tokens, used.get("base_image_seq_len", 256), used.get("max_image_seq_len", 4096),
-        used.get("base_shift", 0.5), used.get("max_shift", 1.15),
+        tokens,
+        used.get("base_image_seq_len", 256),
+        used.get("max_image_seq_len", 4096),
+        used.get("base_shift", 0.5),
+        used.get("max_shift", 1.15),
     )
     sigmas = np.linspace(1.0, 1 / steps, steps)
     timesteps, _ = retrieve_timesteps(scheduler, steps, "cpu", sigmas=sigmas, mu=mu)
     return dict(
-        config=name, steps=steps, width=width, height=height, tokens=tokens, mu=float(mu),
-        sigmas=float_list(scheduler.sigmas), timesteps=float_list(timesteps),
+        config=name,
+        steps=steps,
+        width=width,
+        height=height,
+        tokens=tokens,
+        mu=float(mu),
+        sigmas=float_list(scheduler.sigmas),
+        timesteps=float_list(timesteps),
     )

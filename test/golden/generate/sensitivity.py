@@ -34,7 +34,8 @@ def report(pipelines: dict[str, FluxPipeline]) -> dict:
     # Each epsilon shows only in the checkpoint that was made for it: see `gains` in geometry.py.
     strongest = {r.what: max(o.size for o in mistakes if o.what == r.what) for r in mistakes}
     weak = [
-        row for row in inputs + mistakes
+        row
+        for row in inputs + mistakes
         if not (strongest[row.what] if "epsilon" in row.what else row.size) >= row.least
     ]
     if weak:
@@ -52,7 +53,9 @@ def _print(title: str, rows: list[Row]) -> None:
     print(f"\n{title}\n{'':44}" + "".join(f"{name:>14}" for name in names))
     for what in dict.fromkeys(row.what for row in rows):
         cells = (sizes.get((what, name)) for name in names)
-        print(f"{what:44}" + "".join(f"{'-' if c is None else format(c, '.3g'):>14}" for c in cells))
+        print(
+            f"{what:44}" + "".join(f"{'-' if c is None else format(c, '.3g'):>14}" for c in cells)
+        )
 
 
 def _relative(changed: torch.Tensor, original: torch.Tensor) -> float:
@@ -71,14 +74,21 @@ def _inputs(name: str, pipeline: FluxPipeline) -> list[Row]:
                 continue
             value = inputs[key].flip(0) if key == "img_ids" else other[key]
             changed = transformer(**(inputs | {key: value}), return_dict=False)[0]
-            rows.append(Row(f"transformer: {key}", name, _relative(changed, original), LEAST_CHANGE))
+            rows.append(
+                Row(f"transformer: {key}", name, _relative(changed, original), LEAST_CHANGE)
+            )
     return rows
 
 
 def _arguments(name: str, pipeline: FluxPipeline) -> list[Row]:
     base = dict(
-        prompt="a photo of a red cat", height=32, width=32, num_inference_steps=4, guidance_scale=3.5,
-        seed=1, max_sequence_length=16,
+        prompt="a photo of a red cat",
+        height=32,
+        width=32,
+        num_inference_steps=4,
+        guidance_scale=3.5,
+        seed=1,
+        max_sequence_length=16,
     )
     changes = {
         "prompt": dict(prompt="a photo of a blue cat"),
@@ -94,7 +104,9 @@ def _arguments(name: str, pipeline: FluxPipeline) -> list[Row]:
     rows = []
     for what, change in changes.items():
         changed, changed_pixels, _ = requests.run(pipeline, base | change)
-        rows.append(Row(f"request, latents: {what}", name, _relative(changed, latents), LEAST_CHANGE))
+        rows.append(
+            Row(f"request, latents: {what}", name, _relative(changed, latents), LEAST_CHANGE)
+        )
         levels = float((changed_pixels - pixels).abs().max() * 255)
         rows.append(Row(f"request, levels of 255: {what}", name, levels, 8))
     return rows
@@ -120,7 +132,8 @@ def _mistake(module, run, inputs, mutate) -> float | None:
             return None
         wrong = run(*mutated)
     return max(
-        difference(wrong[key], right[key]) / (TOLERANCE * float(right[key].abs().max())) for key in right
+        difference(wrong[key], right[key]) / (TOLERANCE * float(right[key].abs().max()))
+        for key in right
     )
 
 

@@ -1,4 +1,4 @@
-"""Where results go: safetensors files of float32 tensors, PNG pictures, and the manifest that lists them."""
+"""Where results go: safetensors files of float32 tensors, PNG pictures, and JSON."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Small vocabularies in the files that FLUX.1 ships: CLIP as vocab.json + merges.txt, T5 as tokenizer.json."""
+"""Small vocabularies in the files that FLUX.1 ships: vocab.json + merges.txt, tokenizer.json."""
 
 import io
 import json
@@ -7,12 +7,15 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-WORDS = """a an the of in on at with and or is are cat dog fox owl red green blue yellow orange purple
-black white large small tiny big circle square triangle star heart tree house mountain river sea sky
-night day sun moon light dark photo painting drawing portrait oil watercolor sketch detailed realistic
-cinematic studio holding sitting standing running flying under over left right top bottom corner
-background foreground color style hello world sign says text red's don't we're i'll you've he'd
-quality blurry ugly noise robot astronaut horse city street rain snow fire water glass wooden""".split()
+WORDS = """
+a an the of in on at with and or is are cat dog fox owl red green blue yellow orange purple
+black white large small tiny big circle square triangle star heart tree house mountain river sea
+sky night day sun moon light dark photo painting drawing portrait oil watercolor sketch detailed
+realistic cinematic studio holding sitting standing running flying under over left right top
+bottom corner background foreground color style hello world sign says text red's don't we're
+i'll you've he'd quality blurry ugly noise robot astronaut horse city street rain snow fire
+water glass wooden
+""".split()
 
 
 def write_clip(folder: Path, merges: int, specials: str, pad: str) -> int:
@@ -30,18 +33,30 @@ def write_clip(folder: Path, merges: int, specials: str, pad: str) -> int:
     lines = ["#version: 0.2"] + [f"{left} {right}" for left, right in learned]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     tokens = dict(
-        bos_token="<|startoftext|>", eos_token="<|endoftext|>",
-        unk_token="<|endoftext|>", pad_token=pad,
+        bos_token="<|startoftext|>",
+        eos_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+        pad_token=pad,
     )
     _write_json(folder / "special_tokens_map.json", tokens)
-    _write_json(folder / "tokenizer_config.json", tokens | dict(
-        tokenizer_class="CLIPTokenizer", model_max_length=77, add_prefix_space=False,
-        do_lower_case=True, errors="replace", clean_up_tokenization_spaces=True,
-    ))
+    _write_json(
+        folder / "tokenizer_config.json",
+        tokens
+        | dict(
+            tokenizer_class="CLIPTokenizer",
+            model_max_length=77,
+            add_prefix_space=False,
+            do_lower_case=True,
+            errors="replace",
+            clean_up_tokenization_spaces=True,
+        ),
+    )
     return vocabulary["<|endoftext|>"]
 
 
-def write_t5(folder: Path, normalizer: str | None, words: bool, extra_ids: int, max_length: int) -> None:
+def write_t5(
+    folder: Path, normalizer: str | None, words: bool, extra_ids: int, max_length: int
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pieces = _unigram_pieces(words, extra_ids)
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
@@ -60,15 +75,26 @@ def write_t5(folder: Path, normalizer: str | None, words: bool, extra_ids: int, 
     tokenizer.add_special_tokens(["<pad>", "</s>", "<unk>"] + sentinels)
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     tokens = dict(eos_token="</s>", unk_token="<unk>", pad_token="<pad>")
-    _write_json(folder / "special_tokens_map.json", tokens | dict(additional_special_tokens=sentinels))
-    _write_json(folder / "tokenizer_config.json", tokens | dict(
-        tokenizer_class="T5Tokenizer", model_max_length=max_length, extra_ids=extra_ids,
-        additional_special_tokens=sentinels, clean_up_tokenization_spaces=True,
-    ))
+    _write_json(
+        folder / "special_tokens_map.json", tokens | dict(additional_special_tokens=sentinels)
+    )
+    _write_json(
+        folder / "tokenizer_config.json",
+        tokens
+        | dict(
+            tokenizer_class="T5Tokenizer",
+            model_max_length=max_length,
+            extra_ids=extra_ids,
+            additional_special_tokens=sentinels,
+            clean_up_tokenization_spaces=True,
+        ),
+    )
 
 
 def t5_size(folder: Path) -> int:
-    return len(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
+    return len(
+        json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    )
 
 
 def clip_size(folder: Path) -> int:
@@ -115,10 +141,29 @@ def _unigram_pieces(words: bool, extra_ids: int) -> list[tuple[str, float]]:
         known = [word for word in WORDS if "'" not in word]
         pieces += [("▁" + word, -4.0 - 0.03 * index) for index, word in enumerate(known)]
         pieces += [("▁" + word.capitalize(), -7.0 - 0.01 * i) for i, word in enumerate(known[:30])]
-    parts = ["ing", "ed", "er", "s", "es", "th", "an", "re", "ight", "ound", "é", "ü", "ß", "猫", "犬", "😀"]
+    parts = [
+        "ing",
+        "ed",
+        "er",
+        "s",
+        "es",
+        "th",
+        "an",
+        "re",
+        "ight",
+        "ound",
+        "é",
+        "ü",
+        "ß",
+        "猫",
+        "犬",
+        "😀",
+    ]
     pieces += [(part, -6.0 - 0.05 * index) for index, part in enumerate(parts)]
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?'-:;\"()/"
-    pieces += [(letter, -8.0 - 0.02 * index) for index, letter in enumerate(letters) if letter != "s"]
+    pieces += [
+        (letter, -8.0 - 0.02 * index) for index, letter in enumerate(letters) if letter != "s"
+    ]
     # T5's own order: the last sentinel first.
     return pieces + [(f"<extra_id_{index}>", 0.0) for index in range(extra_ids - 1, -1, -1)]
 
@@ -130,8 +175,12 @@ def _nmt_nfkc_charsmap() -> bytes:
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([" ".join(WORDS)] * 20), model_writer=model, vocab_size=60,
-        model_type="unigram", normalization_rule_name="nmt_nfkc", num_threads=1,
+        sentence_iterator=iter([" ".join(WORDS)] * 20),
+        model_writer=model,
+        vocab_size=60,
+        model_type="unigram",
+        normalization_rule_name="nmt_nfkc",
+        num_threads=1,
         minloglevel=2,
     )
     proto = sentencepiece_model_pb2.ModelProto()

@@ -11,7 +11,8 @@ import re
 
 import torch
 
-# First match wins. "fan": gain / sqrt(fan in); "norm": 1 + spread; "sharp": 1.5 + spread; "plain": standard deviation.
+# First match wins. "fan": gain / sqrt(fan in); "norm": 1 + spread; "sharp": 1.5 + spread;
+# "plain": standard deviation.
 COMMON = [
     (r"norm.*\.linear\.weight$", "fan", 0.6),  # modulation: shift, scale and gate of order 0.5
     (r"norm.*\.linear\.bias$", "plain", 0.35),
