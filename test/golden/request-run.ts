@@ -6,6 +6,7 @@
 import { assert } from "@fluxline/kernel/assert.ts";
 import { type ImageRequest, resolveRequest } from "@fluxline/kernel/image-request.ts";
 import { openSession, type OnnxSession } from "@fluxline/gpu-node/adapters/onnx-session.ts";
+import { textFile } from "@fluxline/gpu-node/core/checkpoint.ts";
 import type {
   ImageModel,
   ImagePlan,
@@ -30,8 +31,16 @@ export interface Generated {
   readonly pixels: readonly Pixels[];
 }
 
-export async function openModel(checkpoint: string): Promise<GoldenModel> {
-  const model = describeFlux1(await goldenCheckpoint(checkpoint), { runType: "float32" });
+/** `scheduler` overrides keys of scheduler_config.json, to make a mistake on purpose. */
+export async function openModel(
+  name: string,
+  scheduler: Readonly<Record<string, unknown>> = {},
+): Promise<GoldenModel> {
+  const checkpoint = await goldenCheckpoint(name);
+  const path = "scheduler/scheduler_config.json";
+  const config: unknown = { ...JSON.parse(textFile(checkpoint, path)), ...scheduler };
+  const texts = new Map([...checkpoint.texts, [path, JSON.stringify(config)]]);
+  const model = describeFlux1({ ...checkpoint, texts }, { runType: "float32" });
   const sessions = new Map<string, OnnxSession>();
   for (const [name, graph] of model.graphs) sessions.set(name, await openSession(graph, CPU));
   const close = async (): Promise<void> => {
