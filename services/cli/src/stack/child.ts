@@ -64,6 +64,7 @@ export class Child {
   async #becomeReady(): Promise<ReadyFacts> {
     const { promise, resolve, reject } = Promise.withResolvers<ReadyFacts>();
     const { name, readyMsMax, logFile } = this.spec;
+    let settled = false;
     this.#process.once("error", (cause) => {
       reject(
         new AppError("failed_precondition", `${name} could not be started: ${cause.message}`, {
@@ -81,6 +82,7 @@ export class Child {
     // Lines come before the end of the stream, so a reason that the child gave wins.
     lines.once("close", async () => {
       const death = await this.ended;
+      if (settled) return;
       reject(
         new AppError(
           "unavailable",
@@ -100,6 +102,7 @@ export class Child {
     try {
       return await promise;
     } finally {
+      settled = true;
       clearTimeout(timer);
     }
   }
