@@ -157,7 +157,9 @@ describe("key-value", () => {
     expect((await kv.remove(key, updated.revision)).kind).toBe("written");
     expect(await kv.get(key)).toBeUndefined();
     expect((await kv.create(key, text("4"))).kind).toBe("written");
-    await kv.erase(key);
+    await kv.erase(key, updated.revision + 1);
+    expect((await kv.get(key))?.value).toEqual(text("4"));
+    await kv.erase(key, 1_000_000);
     expect(await kv.get(key)).toBeUndefined();
   });
 

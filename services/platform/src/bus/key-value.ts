@@ -76,11 +76,15 @@ export class KeyValue {
     }, new Uint8Array());
   }
 
-  /** Erases every trace of a key, markers too. Watchers are not told: `remove` first. */
-  async erase(key: string): Promise<void> {
+  /**
+   * Erases a key's values and markers up to and with `revision`; what was written after it stays.
+   * Watchers are not told: `remove` first.
+   */
+  async erase(key: string, revision: number): Promise<void> {
     try {
       await this.#bus.jetStreamManager.streams.purge(`KV_${this.bucket}`, {
         filter: `$KV.${this.bucket}.${key}`,
+        seq: revision + 1,
       });
     } catch (thrown) {
       throw storeError(this.bucket, thrown);

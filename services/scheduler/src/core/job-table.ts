@@ -25,6 +25,13 @@ export type Asker =
   | { readonly kind: "report"; readonly token: Token }
   | { readonly kind: "nobody" };
 
+/** A record as the store has it. */
+export interface LoadedJob {
+  readonly record: JobRecord;
+  readonly revision: number;
+  readonly sizeBytes: number;
+}
+
 /** An event for a job, and who wants to hear what came of it. */
 export interface Work {
   readonly event: JobEvent | { readonly kind: "look" };
@@ -83,8 +90,9 @@ export class JobTable {
     return this.#live.size;
   }
 
-  live(): Iterable<JobEntry> {
-    return this.#live;
+  /** A copy: what is done to the jobs may end them. */
+  live(): JobEntry[] {
+    return [...this.#live];
   }
 
   drawArrival(): bigint {
@@ -94,7 +102,7 @@ export class JobTable {
   }
 
   /** A record as the store has it. */
-  adopt(record: JobRecord, revision: number, sizeBytes: number, nowMs: number): JobEntry {
+  adopt({ record, revision, sizeBytes }: LoadedJob, nowMs: number): JobEntry {
     const entry = this.#ensure(entryKey(record), nowMs);
     entry.record = record;
     entry.revision = revision;

@@ -3,9 +3,8 @@ import type { AppError } from "@fluxline/kernel/error.ts";
 import type { AdmitDraft, AdmitOutcome } from "./admission.ts";
 import type { GroupFacts, HeartbeatFacts } from "./group-table.ts";
 import type { BlobPointer, Failure, Fence, ImageUnit, JobRecord } from "./job.ts";
-import type { Token } from "./job-table.ts";
+import type { LoadedJob, Token } from "./job-table.ts";
 import type { PlacementEvent } from "./job-transition.ts";
-import type { LoadedJob } from "./pool-leader.ts";
 
 export interface ReportMessage {
   readonly fence: Fence;

@@ -11,7 +11,7 @@
  */
 import { assert, unreachable } from "@fluxline/kernel/assert.ts";
 import { AppError } from "@fluxline/kernel/error.ts";
-import { type AdmitDraft, admit, sameRequest } from "./admission.ts";
+import { type AdmitDraft, admit } from "./admission.ts";
 import {
   type GroupEntry,
   type GroupRef,
@@ -36,6 +36,7 @@ import {
   type JobEntry,
   JobTable,
   keyOf,
+  type LoadedJob,
   type Pending,
   slotsNeeded,
   type Token,
@@ -43,6 +44,7 @@ import {
 } from "./job-table.ts";
 import { transition } from "./job-transition.ts";
 import type { Effect, Input, ReportMessage } from "./leader-protocol.ts";
+import { Outbox } from "./outbox.ts";
 import { ECHO_EVERY_MS, PURGES_PER_TICK_MAX, STORE_HOLD_MS } from "./limits.ts";
 import { decidePlacements, type OpenGroup, slotsOf, type WaitingJob } from "./placement.ts";
 
@@ -50,12 +52,6 @@ export interface LeaderOptions {
   readonly pool: string;
   readonly epoch: bigint;
   readonly queuedJobsMax: number;
-}
-
-export interface LoadedJob {
-  readonly record: JobRecord;
-  readonly revision: number;
-  readonly sizeBytes: number;
 }
 
 export interface PoolFigures {
@@ -68,7 +64,7 @@ export class PoolLeader {
   readonly #options: LeaderOptions;
   readonly #jobs = new JobTable();
   readonly #groups = new GroupTable();
-  #effects: Effect[] = [];
+  readonly #out = new Outbox();
   #lastEchoSentMs = 0;
   #placeAgainAtMs = 0;
   #deposed = false;
@@ -91,12 +87,10 @@ export class PoolLeader {
   }
 
   step(input: Input, nowMs: number): readonly Effect[] {
-    this.#effects = [];
     if (this.#deposed) return [{ kind: "step-down", why: "a newer leader" }];
     this.#take(input, nowMs);
-    if (this.#deposed) return this.#effects;
-    this.#place(nowMs);
-    return this.#effects;
+    if (!this.#deposed) this.#place(nowMs);
+    return this.#out.take();
   }
 
   #take(input: Input, nowMs: number): void {
@@ -150,8 +144,8 @@ export class PoolLeader {
       arrival: () => this.#jobs.drawArrival(),
     });
     if (outcome.kind === "refused") {
-      this.#count("admission_refused");
-      return this.#emit({ kind: "reply-admit", token, outcome });
+      this.#out.count("admission_refused");
+      return this.#out.emit({ kind: "reply-admit", token, outcome });
     }
     const entry = this.#jobs.begin(key, sizeBytes, nowMs);
     this.#write(entry, outcome.record, { event: { kind: "look" }, asker });
@@ -160,7 +154,7 @@ export class PoolLeader {
   #cancel(key: string, token: Token, nowMs: number): void {
     const entry = this.#jobs.get(key);
     const asker: Asker = { kind: "cancel", token };
-    if (!entry) return this.#answerUnknown(asker);
+    if (!entry) return this.#out.answerUnknown(asker);
     this.#work(entry, { event: { kind: "cancel-requested" }, asker }, nowMs);
   }
 
@@ -168,7 +162,7 @@ export class PoolLeader {
     if (report.fence.leaderEpoch > this.#options.epoch) return this.#stepDown("a newer leader");
     const entry = this.#jobs.get(keyOf(report.fence));
     const asker: Asker = { kind: "report", token };
-    if (!entry) return this.#answerUnknown(asker);
+    if (!entry) return this.#out.answerUnknown(asker);
     const event = { ...report.event, placement: report.fence };
     this.#work(entry, { event, asker }, nowMs);
   }
@@ -176,16 +170,16 @@ export class PoolLeader {
   /** Applies an event to a job, now or once its write is done. */
   #work(entry: JobEntry, work: Work, nowMs: number): void {
     if (entry.pending) {
-      if (!this.#jobs.wait(entry, work)) this.#count("job_inputs_dropped");
+      if (!this.#jobs.wait(entry, work)) this.#out.count("job_inputs_dropped");
       return;
     }
     const { record } = entry;
-    if (!record) return this.#answerUnknown(work.asker);
-    if (work.event.kind === "look") return this.#answer(work.asker, entry, "recorded");
+    if (!record) return this.#out.answerUnknown(work.asker);
+    if (work.event.kind === "look") return this.#out.answer(work.asker, entry, "recorded");
     const result = transition(record, work.event, nowMs);
     if (result.kind === "ignored") {
-      if (result.why === "stale") this.#count("stale_reports");
-      return this.#answer(work.asker, entry, result.why === "already" ? "recorded" : "stale");
+      if (result.why === "stale") this.#out.count("stale_reports");
+      return this.#out.answer(work.asker, entry, result.why === "already" ? "recorded" : "stale");
     }
     const next = { ...result.record, leaderEpoch: this.#options.epoch };
     this.#write(entry, next, work, result.revoke !== undefined);
@@ -200,7 +194,7 @@ export class PoolLeader {
       assign,
     };
     this.#jobs.setPending(entry, pending);
-    this.#emit({ kind: "write", key: entry.key, record, revision: entry.revision });
+    this.#out.emit({ kind: "write", key: entry.key, record, revision: entry.revision });
   }
 
   #written(key: string, revision: number, nowMs: number): void {
@@ -210,19 +204,19 @@ export class PoolLeader {
     this.#jobs.settle(entry, revision);
     const record = entry.record;
     assert(record, `job ${key} has no record`);
-    if (!before) this.#count("jobs_admitted");
+    if (!before) this.#out.count("jobs_admitted");
     else {
       const blobs = droppedBlobs(before, record);
-      if (blobs.length > 0) this.#emit({ kind: "delete-blobs", blobs });
-      if (before.state !== record.state) this.#count("job_transitions", record.state);
+      if (blobs.length > 0) this.#out.emit({ kind: "delete-blobs", blobs });
+      if (before.state !== record.state) this.#out.count("job_transitions", record.state);
     }
     if (pending.assign) this.#assign(entry, record, nowMs);
     if (pending.revoke) {
       entry.revokedMs = nowMs;
       const fence = { ...fenceOf(record, this.#options.epoch), ...placementOf(pending.revoke) };
-      this.#emit({ kind: "revoke", fence });
+      this.#out.emit({ kind: "revoke", fence });
     }
-    this.#answer(pending.work.asker, entry, "recorded");
+    this.#out.answer(pending.work.asker, entry, "recorded");
     this.#workOff(entry, nowMs);
   }
 
@@ -238,7 +232,7 @@ export class PoolLeader {
   #conflict(key: string, stored: LoadedJob | undefined, nowMs: number): void {
     const entry = this.#jobs.get(key);
     assert(entry?.pending, `job ${key} has a conflict without a write`);
-    this.#count("write_conflicts");
+    this.#out.count("write_conflicts");
     const { pending } = entry;
     this.#jobs.setPending(entry, undefined);
     if (stored) {
@@ -253,13 +247,13 @@ export class PoolLeader {
   #writeRefused(key: string, error: AppError, nowMs: number): void {
     const entry = this.#jobs.get(key);
     assert(entry?.pending, `job ${key} was refused without a write`);
-    this.#count("writes_refused");
+    this.#out.count("writes_refused");
     this.#placeAgainAtMs = nowMs + STORE_HOLD_MS;
     const { pending } = entry;
     this.#jobs.setPending(entry, undefined);
-    this.#answerError(pending.work.asker, error);
+    this.#out.answerError(pending.work.asker, error);
     if (!entry.record) {
-      for (const work of entry.waiting.splice(0)) this.#answerError(work.asker, error);
+      for (const work of entry.waiting.splice(0)) this.#out.answerError(work.asker, error);
       return this.#jobs.remove(entry);
     }
     this.#workOff(entry, nowMs);
@@ -275,12 +269,12 @@ export class PoolLeader {
 
   /** False when the record shows that this leader has been replaced. */
   #adopt(job: LoadedJob, nowMs: number): boolean {
-    const { record, revision, sizeBytes } = job;
+    const { record } = job;
     if (record.leaderEpoch > this.#options.epoch) {
       this.#stepDown("a newer leader");
       return false;
     }
-    this.#jobs.adopt(record, revision, sizeBytes, nowMs);
+    this.#jobs.adopt(job, nowMs);
     if (record.group !== "") this.#groups.expect(record, nowMs);
     return true;
   }
@@ -288,52 +282,14 @@ export class PoolLeader {
   #purged(key: string): void {
     const entry = this.#jobs.get(key);
     assert(entry?.pending && !entry.pending.record, `job ${key} was purged without being asked`);
-    if (entry.record) this.#emit({ kind: "delete-blobs", blobs: blobsOf(entry.record) });
+    if (entry.record) this.#out.emit({ kind: "delete-blobs", blobs: blobsOf(entry.record) });
     this.#jobs.setPending(entry, undefined);
     this.#forget(entry, entry.waiting.splice(0));
   }
 
   #forget(entry: JobEntry, works: readonly Work[]): void {
     this.#jobs.remove(entry);
-    for (const work of works) this.#answerUnknown(work.asker);
-  }
-
-  // --- answers ---------------------------------------------------------------------------------
-
-  #answer(asker: Asker, entry: JobEntry, outcome: "recorded" | "stale"): void {
-    const { record, revision } = entry;
-    assert(record, `job ${entry.key} has no record to answer with`);
-    switch (asker.kind) {
-      case "nobody":
-        return;
-      case "report":
-        return this.#emit({ kind: "reply-report", token: asker.token, outcome });
-      case "cancel": {
-        const found = { kind: "found", record, revision } as const;
-        return this.#emit({ kind: "reply-cancel", token: asker.token, outcome: found });
-      }
-      case "admit": {
-        const result = sameRequest(record, asker.fingerprint, revision);
-        return this.#emit({ kind: "reply-admit", token: asker.token, outcome: result });
-      }
-    }
-  }
-
-  #answerUnknown(asker: Asker): void {
-    if (asker.kind === "report") {
-      this.#count("stale_reports");
-      return this.#emit({ kind: "reply-report", token: asker.token, outcome: "stale" });
-    }
-    const text = "there is no such job: it may have expired; list the jobs of the pool";
-    this.#answerError(asker, new AppError("not_found", text, { reason: "JOB_NOT_FOUND" }));
-  }
-
-  /** A report gets no reply then: the group sends it again. */
-  #answerError(asker: Asker, error: AppError): void {
-    if (asker.kind !== "admit" && asker.kind !== "cancel") return;
-    const outcome = { kind: "refused", error } as const;
-    if (asker.kind === "admit") this.#emit({ kind: "reply-admit", token: asker.token, outcome });
-    else this.#emit({ kind: "reply-cancel", token: asker.token, outcome });
+    for (const work of works) this.#out.answerUnknown(work.asker);
   }
 
   // --- groups ----------------------------------------------------------------------------------
@@ -341,7 +297,7 @@ export class PoolLeader {
   #register(input: Extract<Input, { kind: "register" }>, nowMs: number): void {
     const { facts, token } = input;
     const refuse = (error: AppError) =>
-      this.#emit({ kind: "reply-register", token, outcome: { kind: "refused", error } });
+      this.#out.emit({ kind: "reply-register", token, outcome: { kind: "refused", error } });
     if (!speaksOurProtocol(facts)) {
       const { protocolVersionMin: low, protocolVersionMax: high } = facts;
       const text = `group ${facts.group} speaks protocol versions ${low} to ${high}, not ours`;
@@ -368,16 +324,16 @@ export class PoolLeader {
         break;
     }
     // Placement waits for the first heartbeat: only that says that the stages are ready.
-    this.#emit({ kind: "store-pool", token, profile: input.profile, facts });
+    this.#out.emit({ kind: "store-pool", token, profile: input.profile, facts });
   }
 
   #heartbeat(input: Extract<Input, { kind: "heartbeat" }>, nowMs: number): void {
     const { facts } = input;
     if (facts.leaderEpoch > this.#options.epoch) return this.#stepDown("a newer leader");
-    if (!speaksOurProtocol(facts)) return this.#count("heartbeats_ignored");
+    if (!speaksOurProtocol(facts)) return this.#out.count("heartbeats_ignored");
     const acquaintance = this.#groups.meet(facts, nowMs);
     if (acquaintance.kind === "retired" || acquaintance.kind === "too-many") {
-      return this.#count("heartbeats_ignored");
+      return this.#out.count("heartbeats_ignored");
     }
     if (acquaintance.kind === "replaced") this.#lost(acquaintance.ended, nowMs);
     const { entry } = acquaintance;
@@ -397,15 +353,15 @@ export class PoolLeader {
       }),
       nowMs,
     });
-    for (const fence of reconciled.revoke) this.#emit({ kind: "revoke", fence });
+    for (const fence of reconciled.revoke) this.#out.emit({ kind: "revoke", fence });
     for (const job of reconciled.dropped) {
-      this.#count("jobs_dropped_by_group");
+      this.#out.count("jobs_dropped_by_group");
       this.#lose(job, entry, nowMs);
     }
   }
 
   #lost(ended: GroupRef, nowMs: number): void {
-    this.#count("groups_lost");
+    this.#out.count("groups_lost");
     for (const job of this.#jobs.placedOn(ended.group, ended.incarnation)) {
       this.#lose(job, ended, nowMs);
     }
@@ -458,7 +414,7 @@ export class PoolLeader {
     if (this.#groups.get(record.group)?.incarnation !== record.incarnation) {
       return this.#lose(entry, record, nowMs);
     }
-    this.#emit({
+    this.#out.emit({
       kind: "assign",
       key: entry.key,
       fence: fenceOf(record, this.#options.epoch),
@@ -472,7 +428,7 @@ export class PoolLeader {
     const { fence, outcome } = input;
     const entry = this.#jobs.get(keyOf(fence));
     const record = entry?.record;
-    this.#count("assignments", outcome.kind);
+    this.#out.count("assignments", outcome.kind);
     if (!entry || !record || !isPlacedAt(record, fence)) return;
     // A report came before the reply: the group has it, whatever the reply says.
     if (record.state === "running") return;
@@ -491,7 +447,7 @@ export class PoolLeader {
         return this.#work(entry, { event: { kind: "bounced", placement: fence }, asker }, nowMs);
       case "unknown":
         this.#groups.hold(fence.group, nowMs);
-        this.#emit({ kind: "revoke", fence });
+        this.#out.emit({ kind: "revoke", fence });
         return this.#work(entry, { event: { kind: "lost", placement: fence }, asker }, nowMs);
       default:
         return unreachable(outcome, "outcome");
@@ -515,13 +471,13 @@ export class PoolLeader {
   #tick(nowMs: number): void {
     if (nowMs - this.#lastEchoSentMs >= ECHO_EVERY_MS) {
       this.#lastEchoSentMs = nowMs;
-      this.#emit({ kind: "echo" });
+      this.#out.emit({ kind: "echo" });
     }
     for (const group of this.#groups.silent(nowMs)) {
       this.#groups.forget(group);
       this.#lost(group, nowMs);
     }
-    for (const entry of [...this.#jobs.live()]) this.#endOverdue(entry, nowMs);
+    for (const entry of this.#jobs.live()) this.#endOverdue(entry, nowMs);
     this.#purgeExpired(nowMs);
   }
 
@@ -545,7 +501,7 @@ export class PoolLeader {
       const work: Work = { event: { kind: "look" }, asker: { kind: "nobody" } };
       const pending = { record: undefined, work, revoke: undefined, assign: false };
       this.#jobs.setPending(entry, pending);
-      this.#emit({ kind: "purge", key: entry.key, revision: entry.revision });
+      this.#out.emit({ kind: "purge", key: entry.key, revision: entry.revision });
       purges += 1;
       if (purges >= PURGES_PER_TICK_MAX) return;
     }
@@ -553,15 +509,7 @@ export class PoolLeader {
 
   #stepDown(why: string): void {
     this.#deposed = true;
-    this.#emit({ kind: "step-down", why });
-  }
-
-  #emit(effect: Effect): void {
-    this.#effects.push(effect);
-  }
-
-  #count(what: string, label = ""): void {
-    this.#emit({ kind: "count", what, label });
+    this.#out.emit({ kind: "step-down", why });
   }
 }
 

@@ -1,0 +1,256 @@
+/**
+ * The public API, method by method. Reads that decide something go to the store; lists, queue
+ * positions and watches come from the mirror; what changes a job goes through the pool's leader.
+ */
+import { randomBytes } from "node:crypto";
+import { AppError, invalidArgument, toAppError } from "@fluxline/kernel/error.ts";
+import type { Clock } from "@fluxline/kernel/clock.ts";
+import type { Bus } from "@fluxline/platform/bus/connection.ts";
+import type { KeyValue } from "@fluxline/platform/bus/key-value.ts";
+import type { Objects } from "@fluxline/platform/bus/object-store.ts";
+import { isToken, jobKey, tenantDefault } from "@fluxline/platform/bus/topology.ts";
+import { grpcCode } from "@fluxline/platform/grpc/status.ts";
+import type { CallContext, Handlers, StreamWriter } from "@fluxline/platform/grpc/server.ts";
+import type { Logger } from "@fluxline/platform/log.ts";
+import { ImageJob_State } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import type {
+  CreateImageJobRequest,
+  GenerateImageRequest,
+  GenerateImageResponse,
+  ImageServiceService,
+  ListImageJobsRequest,
+  ListImageJobsResponse,
+} from "@fluxline/proto/fluxline/v1/image_service.ts";
+import { ulid } from "ulid";
+import type { EndedState, JobRecord, JobState } from "../../core/job.ts";
+import { jobName, type JobName, parseJobName, parsePoolName } from "../../core/job-name.ts";
+import type { JobMirror, MirroredJob } from "../job-mirror.ts";
+import type { LeaderClient } from "../leader-client.ts";
+import type { PoolDirectory } from "../pool-directory.ts";
+import { stateNumber } from "../record-codec.ts";
+import { draftRecord } from "./image-draft.ts";
+import { viewJob } from "./job-view.ts";
+import { decodePageToken, encodePageToken, pageSize } from "./paging.ts";
+import { viewPool } from "./pool-view.ts";
+import { readImage } from "./read-image.ts";
+import { watchJob } from "./watch-job.ts";
+
+export interface ImageServiceOptions {
+  readonly bus: Bus;
+  readonly jobs: KeyValue;
+  readonly results: Objects;
+  readonly mirror: JobMirror;
+  readonly pools: PoolDirectory;
+  readonly leader: LeaderClient;
+  readonly queuedJobsMax: number;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+const tenant = tenantDefault;
+const cancelAttemptsMax = 5;
+const cancelRetryMs = 1_000;
+
+export class ImageServiceHandlers {
+  readonly #options: ImageServiceOptions;
+
+  constructor(options: ImageServiceOptions) {
+    this.#options = options;
+  }
+
+  handlers(): Handlers<ImageServiceService> {
+    const { mirror, pools, queuedJobsMax, leader } = this.#options;
+    const view = (job: MirroredJob) => viewJob(mirror, job).job;
+    return {
+      createImageJob: async (request) => view(await this.#create(request)),
+      getImageJob: async ({ name }) => view(await this.#read(parseJobName("name", name))),
+      listImageJobs: async (request) => this.#list(request),
+      cancelImageJob: async ({ name }) => {
+        const parsed = parseJobName("name", name);
+        this.#requirePool(parsed);
+        return view(this.#absorb(parsed, await leader.cancel(parsed.pool, tenant, parsed.id)));
+      },
+      watchImageJob: async ({ name, resumeRevision }, writer, call) => {
+        const parsed = parseJobName("name", name);
+        await this.#read(parsed);
+        for await (const sight of this.#watch(parsed, resumeRevision, call.signal)) {
+          await writer.write({ revision: sight.revision, job: sight.job });
+        }
+      },
+      readImage: async ({ name, index, offset }, writer) => {
+        const { record } = await this.#read(parseJobName("name", name));
+        const pieces = readImage(this.#options.results, record, index, offset);
+        for await (const piece of pieces) await writer.write(piece);
+      },
+      generateImage: (request, writer, call) => this.#generate(request, writer, call),
+      listPools: async (request) => {
+        const size = pageSize(request.pageSize);
+        const after = decodePageToken("pools", request.pageToken) ?? "";
+        const left = pools.list().filter(({ pool }) => pool > after);
+        const page = left.slice(0, size);
+        const last = page.at(-1);
+        const nextPageToken =
+          last && left.length > page.length ? encodePageToken("pools", last.pool) : "";
+        const shown = page.map((known) => viewPool(known, pools, mirror, queuedJobsMax));
+        return { pools: shown, nextPageToken };
+      },
+      getPool: async ({ name }) => {
+        const pool = parsePoolName("name", name);
+        return viewPool(pools.resolve("name", pool), pools, mirror, queuedJobsMax);
+      },
+    };
+  }
+
+  async #create(request: CreateImageJobRequest | GenerateImageRequest): Promise<MirroredJob> {
+    const { pools, leader, clock } = this.#options;
+    const pool = pools.resolve("pool", request.pool);
+    const nowMs = clock.nowMs();
+    const draft = draftRecord({
+      pool,
+      tenant,
+      spec: request.spec,
+      requestId: request.requestId,
+      nowMs,
+      seed: randomBytes(8).readBigUInt64BE(),
+      ulid: ulid(nowMs),
+    });
+    return this.#absorb({ pool: pool.pool, id: draft.id }, await leader.admit(draft));
+  }
+
+  /** The job as the store has it now. */
+  async #read(name: JobName): Promise<MirroredJob> {
+    const { bus, jobs } = this.#options;
+    this.#requirePool(name);
+    if (!bus.connected) throw noConnection();
+    const stored = await jobs.get(keyOf(name));
+    if (!stored) throw notFound(name);
+    return this.#absorb(name, stored);
+  }
+
+  #absorb(name: JobName, stored: { value: Uint8Array; revision: number }): MirroredJob {
+    const { mirror } = this.#options;
+    const key = keyOf(name);
+    mirror.absorb(key, stored);
+    const mirrored = mirror.get(key);
+    if (!mirrored) throw notFound(name);
+    return mirrored;
+  }
+
+  /** An unknown pool is told apart from an unknown job, and the known ones are named. */
+  #requirePool({ pool }: JobName): void {
+    if (!isToken(pool)) throw invalidArgument([{ field: "name", description: "has no pool" }]);
+    this.#options.pools.resolve("name", pool);
+  }
+
+  #watch(name: JobName, after: bigint, signal: AbortSignal) {
+    const { bus, mirror } = this.#options;
+    const key = keyOf(name);
+    return watchJob({ bus, mirror, key, after, signal, notFound: () => notFound(name) });
+  }
+
+  #list(request: ListImageJobsRequest): ListImageJobsResponse {
+    const { mirror, pools } = this.#options;
+    const { pool } = pools.resolve("pool", request.pool);
+    const size = pageSize(request.pageSize);
+    const states = statesOf(request);
+    const list = `jobs/${pool}/${[...states].sort().join(",")}`;
+    const token = decodePageToken(list, request.pageToken);
+    const page: MirroredJob[] = [];
+    for (const job of mirror.newestFirst(pool, token === undefined ? undefined : BigInt(token))) {
+      if (job.record.tenant !== tenant) continue;
+      if (states.size > 0 && !states.has(stateNumber(job.record.state))) continue;
+      page.push(job);
+      if (page.length > size) break;
+    }
+    const more = page.length > size;
+    if (more) page.pop();
+    const last = page.at(-1);
+    const nextPageToken = more && last ? encodePageToken(list, `${last.record.arrival}`) : "";
+    return { jobs: page.map((job) => viewJob(mirror, job).job), nextPageToken };
+  }
+
+  async #generate(
+    request: GenerateImageRequest,
+    writer: StreamWriter<GenerateImageResponse>,
+    call: CallContext,
+  ): Promise<void> {
+    const { mirror, results } = this.#options;
+    const created = await this.#create(request);
+    const name = { pool: created.record.pool, id: created.record.id };
+    try {
+      call.signal.throwIfAborted();
+      for await (const { revision, job } of this.#watch(name, 0n, call.signal)) {
+        await writer.write({ event: { $case: "jobEvent", value: { revision, job } } });
+      }
+      const record = mirror.get(keyOf(name))?.record;
+      if (!record) throw notFound(name);
+      if (record.state !== "succeeded") throw endedWithout(record);
+      for (const { index } of record.units) {
+        for await (const piece of readImage(results, record, index, 0n)) {
+          await writer.write({ event: { $case: "imageChunk", value: { index, ...piece } } });
+        }
+      }
+    } catch (thrown) {
+      const { code } = toAppError(thrown);
+      const clientGone = call.signal.aborted && code !== "unavailable";
+      if (clientGone) await this.#cancelForGood(name);
+      throw thrown;
+    }
+  }
+
+  /** For a client that went away: nobody else will ask. */
+  async #cancelForGood(name: JobName): Promise<void> {
+    const { leader, log } = this.#options;
+    for (let attempt = 1; attempt <= cancelAttemptsMax; attempt++) {
+      try {
+        await leader.cancel(name.pool, tenant, name.id);
+        return;
+      } catch (error) {
+        log.warn({ job: jobName(name), attempt, error }, "job of a client that left not cancelled");
+      }
+      await new Promise((resolve) => setTimeout(resolve, cancelRetryMs));
+    }
+  }
+}
+
+function keyOf({ pool, id }: JobName): string {
+  return jobKey({ pool, tenant, id });
+}
+
+function statesOf({ states }: ListImageJobsRequest): Set<ImageJob_State> {
+  const known = new Set<number>(Object.values(ImageJob_State));
+  for (const state of states) {
+    if (known.has(state) && state > 0) continue;
+    const description = `holds ${state}; use states from 1 to ${ImageJob_State.STATE_EXPIRED}`;
+    throw invalidArgument([{ field: "states", description }]);
+  }
+  return new Set(states);
+}
+
+const endedCodes: Partial<Record<JobState, AppError["code"]>> = {
+  cancelled: "cancelled",
+  expired: "deadline_exceeded",
+} satisfies Partial<Record<EndedState, AppError["code"]>>;
+
+/** One call, one outcome: a job without images ends the call with the job's own reason. */
+function endedWithout(record: JobRecord): AppError {
+  const name = jobName(record);
+  const { failure } = record;
+  const code = endedCodes[record.state] ?? failure?.code ?? "internal";
+  const text = failure ? `${name}: ${failure.message}` : `${name} was ${record.state}`;
+  return new AppError(code, text, {
+    reason: failure?.reason ?? `JOB_${record.state.toUpperCase()}`,
+    retryable: false,
+    details: { job: name, jobCode: String(grpcCode(failure?.code ?? code)) },
+  });
+}
+
+function notFound(name: JobName): AppError {
+  const text = `there is no job ${jobName(name)}: it may have expired; ListImageJobs names the others`;
+  return new AppError("not_found", text, { reason: "JOB_NOT_FOUND" });
+}
+
+function noConnection(): AppError {
+  const text = "the scheduler has no connection to NATS just now: nothing is lost; ask again";
+  return new AppError("unavailable", text, { reason: "NATS_UNREACHABLE", retryAfterMs: 1_000 });
+}

@@ -1,0 +1,102 @@
+/**
+ * Job records in the bucket `jobs`. A write whose answer is lost is resolved by reading, so that
+ * the core hears only what is so: written, conflict (with what is there) or refused.
+ */
+import { isDeepStrictEqual } from "node:util";
+import type { AppError } from "@fluxline/kernel/error.ts";
+import type { KeyValue, Stored } from "@fluxline/platform/bus/key-value.ts";
+import type { JobRecord } from "../core/job.ts";
+import type { LoadedJob } from "../core/job-table.ts";
+import { decodeRecord, encodeRecord } from "./record-codec.ts";
+
+export type WriteResult =
+  | { readonly kind: "written"; readonly revision: number }
+  | { readonly kind: "conflict"; readonly stored: LoadedJob | undefined }
+  | { readonly kind: "refused"; readonly error: AppError }
+  /** We may not write any more: whoever leads next finds out. */
+  | { readonly kind: "abandoned" };
+
+const retryDelayMsFirst = 100;
+const retryDelayMsMax = 1_000;
+
+export class JobStore {
+  readonly #kv: KeyValue;
+  readonly #pool: string;
+  readonly #mayWrite: () => boolean;
+
+  /** `mayWrite` is asked before every attempt: false once the lease is gone. */
+  constructor(kv: KeyValue, pool: string, mayWrite: () => boolean) {
+    this.#kv = kv;
+    this.#pool = pool;
+    this.#mayWrite = mayWrite;
+  }
+
+  async write(key: string, record: JobRecord, revision: number): Promise<WriteResult> {
+    const value = encodeRecord(record);
+    const fullKey = `${this.#pool}.${key}`;
+    return this.#settle(
+      () =>
+        revision === 0
+          ? this.#kv.create(fullKey, value)
+          : this.#kv.update(fullKey, value, revision),
+      async () => {
+        const stored = await this.#kv.get(fullKey);
+        // Ours after all: the answer was lost, not the write.
+        if (stored && isDeepStrictEqual(Buffer.from(stored.value), Buffer.from(value))) {
+          return { kind: "written", revision: stored.revision };
+        }
+        return { kind: "conflict", stored: stored && loaded(stored) };
+      },
+    );
+  }
+
+  async purge(key: string, revision: number): Promise<WriteResult> {
+    const fullKey = `${this.#pool}.${key}`;
+    const result = await this.#settle(
+      () => this.#kv.remove(fullKey, revision),
+      async () => {
+        const stored = await this.#kv.get(fullKey);
+        if (!stored) return { kind: "written", revision };
+        return { kind: "conflict", stored: loaded(stored) };
+      },
+    );
+    return result;
+  }
+
+  /** Erases the marker that a purge leaves for watchers. */
+  async eraseMarker(key: string, revision: number): Promise<void> {
+    await this.#kv.erase(`${this.#pool}.${key}`, revision);
+  }
+
+  async #settle(
+    write: () => ReturnType<KeyValue["update"]>,
+    look: () => Promise<WriteResult>,
+  ): Promise<WriteResult> {
+    for (let delayMs = retryDelayMsFirst; ; delayMs = Math.min(delayMs * 2, retryDelayMsMax)) {
+      if (!this.#mayWrite()) return { kind: "abandoned" };
+      const outcome = await write();
+      switch (outcome.kind) {
+        case "written":
+        case "refused":
+          return outcome;
+        case "conflict": {
+          const seen = await look().catch(() => undefined);
+          if (seen) return seen;
+          break;
+        }
+        case "unknown":
+          break;
+      }
+      // The same write again is safe: it names the revision that it follows.
+      await new Promise((resolve) => setTimeout(resolve, delayMs));
+    }
+  }
+}
+
+export function loaded(stored: Stored): LoadedJob {
+  return {
+    record: decodeRecord(stored.value),
+    revision: stored.revision,
+    sizeBytes: stored.value.length,
+  };
+}

@@ -1,0 +1,125 @@
+/**
+ * Job and pool records between their stored form (protobuf) and the core's. Fields that this
+ * version does not know ride along inside the objects they came in, and are written back.
+ */
+import { AppError } from "@fluxline/kernel/error.ts";
+import type { ModelProfile } from "@fluxline/kernel/image-request.ts";
+import { fromStatus, toStatus } from "@fluxline/platform/grpc/status.ts";
+import {
+  type ImageUnit as WireUnit,
+  JobRecord as WireRecord,
+  type ModelProfile as WireProfile,
+  PoolRecord as WirePool,
+} from "@fluxline/proto/fluxline/internal/v1/record.ts";
+import { ImageJob_State, type ImageSpec } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import type { Status } from "@fluxline/proto/google/rpc/status.ts";
+import type { Failure, ImageUnit, JobRecord, JobState } from "../core/job.ts";
+
+export const recordSchemaVersion = 1;
+
+const stateNumbers: Record<JobState, ImageJob_State> = {
+  queued: ImageJob_State.STATE_QUEUED,
+  assigned: ImageJob_State.STATE_ASSIGNED,
+  running: ImageJob_State.STATE_RUNNING,
+  cancelling: ImageJob_State.STATE_CANCELLING,
+  succeeded: ImageJob_State.STATE_SUCCEEDED,
+  failed: ImageJob_State.STATE_FAILED,
+  cancelled: ImageJob_State.STATE_CANCELLED,
+  expired: ImageJob_State.STATE_EXPIRED,
+};
+
+const stateNames = new Map(
+  (Object.entries(stateNumbers) as [JobState, ImageJob_State][]).map(([name, n]) => [n, name]),
+);
+
+export function stateNumber(state: JobState): ImageJob_State {
+  return stateNumbers[state];
+}
+
+export function stateName(state: ImageJob_State): JobState {
+  const name = stateNames.get(state);
+  if (name) return name;
+  throw new AppError("data_loss", `job state ${state} is not known to this version`, {
+    reason: "UNKNOWN_STATE",
+  });
+}
+
+export function decodeRecord(bytes: Uint8Array): JobRecord {
+  return fromWireRecord(WireRecord.decode(bytes));
+}
+
+export function encodeRecord(record: JobRecord): Uint8Array {
+  return WireRecord.encode(toWireRecord(record)).finish();
+}
+
+export function fromWireRecord(wire: WireRecord): JobRecord {
+  const { state, error, createTime, startTime, endTime, expireTime, queueDeadline, ...rest } = wire;
+  return {
+    ...rest,
+    state: stateName(state),
+    failure: error && failureFromStatus(error),
+    createTimeMs: createTime?.getTime() ?? 0,
+    startTimeMs: startTime?.getTime(),
+    endTimeMs: endTime?.getTime(),
+    expireTimeMs: expireTime?.getTime() ?? 0,
+    queueDeadlineMs: queueDeadline?.getTime(),
+  };
+}
+
+export function toWireRecord(record: JobRecord): WireRecord {
+  const { state, failure, createTimeMs, startTimeMs, endTimeMs, ...more } = record;
+  const { expireTimeMs, queueDeadlineMs, ...rest } = more;
+  return {
+    ...rest,
+    advisories: [...rest.advisories],
+    spec: rest.spec as ImageSpec | undefined,
+    units: rest.units as WireUnit[],
+    state: stateNumbers[state],
+    error: failure && statusOfFailure(failure),
+    createTime: new Date(createTimeMs),
+    startTime: date(startTimeMs),
+    endTime: date(endTimeMs),
+    expireTime: new Date(expireTimeMs),
+    queueDeadline: date(queueDeadlineMs),
+  };
+}
+
+export function unitsFromWire(units: readonly WireUnit[]): readonly ImageUnit[] {
+  return units;
+}
+
+export function specOf(record: JobRecord): ImageSpec {
+  return record.spec as ImageSpec;
+}
+
+export function failureFromStatus(status: Status): Failure {
+  const error = fromStatus(status);
+  return { code: error.code, reason: error.reason, message: error.message, carried: status };
+}
+
+export function statusOfFailure(failure: Failure): Status {
+  if (failure.carried !== undefined) return failure.carried as Status;
+  const { code, message, reason } = failure;
+  return toStatus(new AppError(code, message, { reason, retryable: false }));
+}
+
+/** The profile as validation takes it. */
+export function profileFromWire(wire: WireProfile): ModelProfile {
+  const { maxPixels, advice, ...rest } = wire;
+  const { _unknownFields: _, ...thresholds } = advice ?? {};
+  return {
+    ...rest,
+    maxPixels: Number(maxPixels),
+    advice: Object.fromEntries(
+      Object.entries(thresholds).filter(([, value]) => value !== undefined),
+    ),
+  };
+}
+
+export function decodePool(bytes: Uint8Array): WirePool {
+  return WirePool.decode(bytes);
+}
+
+function date(timeMs: number | undefined): Date | undefined {
+  return timeMs === undefined ? undefined : new Date(timeMs);
+}
