@@ -156,6 +156,8 @@ export class Objects {
 /** Opens a declared object store; throws STORE_MISSING when nobody made it yet. */
 export async function openObjects(bus: Bus, store: ObjectStoreDeclaration): Promise<Objects> {
   try {
+    // Asked first, because it says by code that the store is missing; Objm only says so in words.
+    await bus.jetStreamManager.streams.info(`OBJ_${store.name}`);
     return new Objects(bus, store, await new Objm(bus.jetStream).open(store.name));
   } catch (thrown) {
     throw storeError(store.name, thrown);
