@@ -66,6 +66,7 @@ async function fluxline(argv: readonly string[], stdin = "") {
     stderr: stream("stderr"),
     stdin: Readable.from([Buffer.from(stdin, "latin1")]),
     interrupted: new AbortController().signal,
+    environment: {},
     natsServer: join(folder, "no-nats-server"),
     searchPath: [],
     onExit: () => undefined,

@@ -25,6 +25,7 @@ const session: Session = {
   stderr: process.stderr,
   stdin: process.stdin,
   interrupted: interruption.signal,
+  environment: process.env,
   natsServer: process.env["FLUXLINE_NATS_SERVER"],
   searchPath: (process.env["PATH"] ?? "").split(delimiter).filter((folder) => folder !== ""),
   onExit: (cleanUp) => process.on("exit", cleanUp),

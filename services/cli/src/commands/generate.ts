@@ -87,6 +87,7 @@ async function withPrivateStack<T>(
       folder,
       logFile: (child) => join(folder, "logs", `${child}.log`),
       natsServer,
+      environment: session.environment,
       natsPort: 0,
       port: 0,
       model,

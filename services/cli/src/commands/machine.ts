@@ -44,6 +44,7 @@ export async function inspectModel(
 async function askGpuNode<T>(args: readonly string[], session: Session): Promise<T> {
   const child = spawn(process.execPath, [gpuNodeProgram, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
+    env: session.environment,
     timeout: answerMsMax,
   });
   const said = { stdout: "", stderr: "" };

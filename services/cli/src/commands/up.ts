@@ -34,9 +34,19 @@ export async function up(options: UpOptions, session: Session): Promise<ExitCode
     say({ event: "starting" }, `starting with ${options.model} ...`);
     const { path, logFile } = folder;
     const { model, threads } = options;
+    const { environment } = session;
     const onEvent = (event: StackEvent) => say({ event: event.kind, ...event }, eventText(event));
-    const settings = { folder: path, logFile, natsServer, natsPort, port, model, threads, onEvent };
-    stack = await Stack.spawn(settings);
+    stack = await Stack.spawn({
+      folder: path,
+      logFile,
+      natsServer,
+      environment,
+      natsPort,
+      port,
+      model,
+      threads,
+      onEvent,
+    });
     const running = stack;
     session.onExit(() => running.kill());
     await unlessInterrupted(session.interrupted, running.untilReady());

@@ -12,11 +12,13 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { closeSync, openSync, readFileSync, renameSync, statSync } from "node:fs";
 import { AppError, type ErrorRecord, fromErrorRecord } from "@fluxline/kernel/error.ts";
+import type { Environment } from "../session.ts";
 
 export interface ChildSpec {
   readonly name: string;
   readonly file: string;
   readonly args: readonly string[];
+  readonly environment: Environment;
   readonly logFile: string;
   readonly readyMsMax: number;
   readonly drainMsMax: number;
@@ -45,8 +47,11 @@ export class Child {
     this.spec = spec;
     const log = openLog(spec.logFile);
     try {
-      const stdio = ["pipe", "pipe", log] as const;
-      this.#process = spawn(spec.file, spec.args, { stdio: [...stdio], detached: true });
+      this.#process = spawn(spec.file, spec.args, {
+        stdio: ["pipe", "pipe", log],
+        detached: true,
+        env: spec.environment,
+      });
     } finally {
       closeSync(log);
     }
@@ -77,7 +82,7 @@ export class Child {
     lines.on("line", (line) => {
       const said = parseLine(line);
       if (said?.["event"] === "ready") resolve(said);
-      if (said?.["event"] === "failed") reject(fromErrorRecord(said["error"] as ErrorRecord));
+      if (said?.["event"] === "failed") reject(failureOf(said));
     });
     // Lines come before the end of the stream, so a reason that the child gave wins.
     lines.once("close", async () => {
@@ -147,6 +152,19 @@ export function tailOf(logFile: string): string {
     return typeof message === "string" ? message : line;
   });
   return texts.map((text) => `  | ${text}`).join("\n");
+}
+
+/** The error of a `failed` line; what it leaves out is empty. */
+function failureOf(said: Record<string, unknown>): AppError {
+  const record = (said["error"] ?? said) as Partial<ErrorRecord>;
+  return fromErrorRecord({
+    code: record.code ?? "internal",
+    reason: record.reason ?? "CHILD_FAILED",
+    message: record.message ?? "no reason given",
+    retryable: record.retryable ?? false,
+    violations: record.violations ?? [],
+    details: record.details ?? {},
+  });
 }
 
 function parseLine(line: string): Record<string, unknown> | undefined {

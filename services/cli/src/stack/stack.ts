@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { natsConfig } from "./nats-config.ts";
 import { freePort, loopback } from "./port.ts";
 import { gpuNodeProgram, natsGuardProgram, schedulerProgram } from "./service-program.ts";
+import type { Environment } from "../session.ts";
 import type { ChildSpec } from "./child.ts";
 import { type StackEvent, Supervisor } from "./supervisor.ts";
 
@@ -16,6 +17,7 @@ export interface StackOptions {
   readonly folder: string;
   readonly logFile: (child: string) => string;
   readonly natsServer: string;
+  readonly environment: Environment;
   /** 0: any free one. */
   readonly natsPort: number;
   /** Where the scheduler listens for gRPC; 0: any free one. */
@@ -55,10 +57,9 @@ export class Stack {
     const config = join(options.folder, "nats.conf");
     writeFileSync(config, natsConfig(natsPort, join(options.folder, "jetstream")));
     const natsUrl = `nats://${loopback}:${natsPort}`;
-    const address = `${loopback}:${port}`;
-    const specs = childSpecs(options, { natsPort, natsUrl, config, address });
+    const specs = childSpecs(options, { natsPort, natsUrl, config, port });
     const children = specs.map((spec) => new Supervisor(spec, options.onEvent));
-    return new Stack(address, natsUrl, children);
+    return new Stack(`${loopback}:${port}`, natsUrl, children);
   }
 
   get members(): readonly StackMember[] {
@@ -90,26 +91,37 @@ interface Endpoints {
   readonly natsPort: number;
   readonly natsUrl: string;
   readonly config: string;
-  readonly address: string;
+  readonly port: number;
 }
 
 function childSpecs(options: StackOptions, at: Endpoints): readonly ChildSpec[] {
-  const nodeChild = (name: string, program: string, readyMsMax: number, args: string[]) => ({
+  const child = (name: string, readyMsMax: number, args: string[], env: Environment = {}) => ({
     name,
     file: process.execPath,
-    args: [program, ...args],
+    args,
+    environment: { ...options.environment, ...env },
     logFile: options.logFile(name),
     readyMsMax,
     drainMsMax,
   });
-  const nats = [loopback, String(at.natsPort), options.natsServer, "-c", at.config];
-  const scheduler = ["--nats", at.natsUrl, "--listen", at.address, "--exit-with-parent"];
-  const gpuNode = ["serve", "--nats", at.natsUrl, "--pool", "default", "--group", "g0"];
-  gpuNode.push("--model", options.model, "--provider", "cpu", "--exit-with-parent");
+  const nats = [natsGuardProgram, loopback, String(at.natsPort), options.natsServer];
+  nats.push("-c", at.config);
+  const gpuNode = [gpuNodeProgram, "serve", "--nats", at.natsUrl, "--pool", "default"];
+  gpuNode.push("--group", "g0", "--model", options.model, "--provider", "cpu");
   if (options.threads !== undefined) gpuNode.push("--threads", String(options.threads));
   return [
-    nodeChild("nats", natsGuardProgram, natsReadyMsMax, nats),
-    nodeChild("scheduler", schedulerProgram, schedulerReadyMsMax, scheduler),
-    nodeChild("gpu-node", gpuNodeProgram, gpuNodeReadyMsMax, gpuNode),
+    child("nats", natsReadyMsMax, nats),
+    child("scheduler", schedulerReadyMsMax, [schedulerProgram], schedulerSettings(at)),
+    child("gpu-node", gpuNodeReadyMsMax, [...gpuNode, "--exit-with-parent"]),
   ];
+}
+
+/** The scheduler takes its settings from the environment. */
+function schedulerSettings({ natsUrl, port }: Endpoints): Environment {
+  return {
+    FLUXLINE_HOST: loopback,
+    FLUXLINE_PORT: String(port),
+    FLUXLINE_NATS_URL: natsUrl,
+    FLUXLINE_UNTIL_STDIN_ENDS: "on",
+  };
 }

@@ -31,6 +31,7 @@ function supervise(code: string, changes: Partial<ChildSpec> = {}) {
     name: "worker",
     file: process.execPath,
     args: ["-e", code, folder],
+    environment: {},
     logFile: join(folder, "worker.log"),
     readyMsMax: 10_000,
     drainMsMax: 5_000,
