@@ -104,23 +104,43 @@ export class VaeLayers {
   }
 
   /**
-   * Groups of channels as instances: [B, C, h, w] -> [B, groups, rest] -> norm -> back, then the
-   * scale and shift of each channel.
+   * Norm over groups of channels, then the scale and shift of each channel; in float32, whatever
+   * the run type, because squares leave float16.
    */
   #groupNorm(at: string, input: string, weights: string, channels: number): string {
     const { network } = this;
     const { build, runType } = network;
-    const { normGroups } = this.config;
-    const grouped = build.node(`${at}.in`, "Reshape", [input, build.ints(0, normGroups, -1)]);
-    const [ones, zeros] = [1, 0].map((value) => build.filled(runType, value, normGroups));
-    const inputs = [grouped, ones ?? "", zeros ?? ""];
-    const epsilon = { epsilon: { float: EPSILON } };
-    const normed = build.node(`${at}.plain`, "InstanceNormalization", inputs, epsilon);
+    const groups = this.config.normGroups;
     const shape = build.node(`${at}.shape`, "Shape", [input]);
-    const whole = build.node(`${at}.whole`, "Reshape", [normed, shape]);
-    const scale = network.weight(`${weights}.weight`, [channels, 1, 1]);
-    const bias = network.weight(`${weights}.bias`, [channels, 1, 1]);
-    return network.add(at, build.node(`${at}.scaled`, "Mul", [whole, scale]), bias);
+    const width = build.node(`${at}.width`, "Shape", [input], { start: { int: 3 } });
+    const leading = [build.ints(0, groups, -1), width];
+    const byRow = build.node(`${at}.by_row`, "Concat", leading, { axis: { int: 0 } });
+    const given = build.cast(`${at}.in`, input, runType, "float32");
+    const grouped = build.node(`${at}.grouped`, "Reshape", [given, byRow]); // [B, groups, rows, w]
+    const mean = this.#groupMean(`${at}.mean`, grouped);
+    const centred = build.node(`${at}.centred`, "Sub", [grouped, mean]);
+    const squares = build.node(`${at}.squares`, "Mul", [centred, centred]);
+    const variance = this.#groupMean(`${at}.variance`, squares);
+    const padded = network.add(`${at}.padded`, variance, build.scalar("float32", EPSILON));
+    const deviation = build.node(`${at}.deviation`, "Sqrt", [padded]); // [B, groups, 1, 1]
+
+    const scale = network.weight(`${weights}.weight`, [channels], "float32");
+    const bias = network.weight(`${weights}.bias`, [channels, 1, 1], "float32");
+    const inGroup = channels / groups;
+    const shaped = build.node(`${at}.scale`, "Reshape", [scale, build.ints(groups, inGroup, 1)]);
+    const factor = build.node(`${at}.factor`, "Div", [shaped, deviation]); // [B, groups, inGroup, 1]
+    const byChannel = build.ints(0, groups, inGroup, -1);
+    const planes = build.node(`${at}.planes`, "Reshape", [centred, byChannel]);
+    const scaled = build.node(`${at}.scaled`, "Mul", [planes, factor]);
+    const whole = build.node(`${at}.whole`, "Reshape", [scaled, shape]);
+    return build.cast(`${at}.run`, network.add(at, whole, bias), "float32", runType);
+  }
+
+  /** Means of rows, then of those: one sum over a million values would lose bits. */
+  #groupMean(at: string, grouped: string): string {
+    const { build } = this.network;
+    const perRow = build.node(`${at}.row`, "ReduceMean", [grouped, build.ints(3)]);
+    return build.node(at, "ReduceMean", [perRow, build.ints(2)]);
   }
 
   /** Every place attends to every place, with one head as wide as the channels. */
