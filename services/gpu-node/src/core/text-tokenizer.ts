@@ -69,7 +69,7 @@ export class TextTokenizer {
   #cut(text: string, room: number): string {
     const ends = [0];
     for (const { index, segment } of WORDS.segment(text)) ends.push(index + segment.length);
-    let [fits, tooLong] = [0, Math.min(room, ends.length - 1)];
+    let [fits, tooLong] = [0, Math.min(Math.max(1, room), ends.length - 1)];
     const isTooLong = (word: number): boolean =>
       this.#textIds(text.slice(0, ends[word])).length > room;
     while (tooLong < ends.length - 1 && !isTooLong(tooLong)) {
