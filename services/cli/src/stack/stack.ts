@@ -32,6 +32,7 @@ export interface StackMember {
   readonly pid: number;
 }
 
+const pool = "default";
 const natsReadyMsMax = 30_000;
 const schedulerReadyMsMax = 60_000;
 /** A checkpoint of 24 GB from a slow disk takes minutes. */
@@ -106,7 +107,7 @@ function childSpecs(options: StackOptions, at: Endpoints): readonly ChildSpec[] 
   });
   const nats = [natsGuardProgram, loopback, String(at.natsPort), options.natsServer];
   nats.push("-c", at.config);
-  const gpuNode = [gpuNodeProgram, "serve", "--nats", at.natsUrl, "--pool", "default"];
+  const gpuNode = [gpuNodeProgram, "serve", "--nats", at.natsUrl, "--pool", pool];
   gpuNode.push("--group", "g0", "--model", options.model, "--provider", "cpu");
   if (options.threads !== undefined) gpuNode.push("--threads", String(options.threads));
   return [
@@ -122,6 +123,8 @@ function schedulerSettings({ natsUrl, port }: Endpoints): Environment {
     FLUXLINE_HOST: loopback,
     FLUXLINE_PORT: String(port),
     FLUXLINE_NATS_URL: natsUrl,
+    // Named, so that it is led before its first group asks.
+    FLUXLINE_POOLS: pool,
     FLUXLINE_UNTIL_STDIN_ENDS: "on",
   };
 }

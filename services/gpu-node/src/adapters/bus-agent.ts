@@ -37,6 +37,8 @@ const HEARTBEAT_MS = 1_000;
 const REGISTER_AGAIN_MS = 5_000;
 const REGISTER_RETRY_MS = 250;
 const REGISTER_TIMEOUT_MS = 2_000;
+/** The first answers are waited for less: a leader that is just taking over says nothing. */
+const REGISTER_FIRST_TIMEOUT_MS = 100;
 
 export interface AgentIdentity {
   readonly pool: string;
@@ -86,11 +88,13 @@ export class BusAgent {
   /** Resolves once a leader has accepted the group; throws when it refuses for good. */
   async start(): Promise<void> {
     this.#serve();
-    let logged = false;
-    while (!this.#stopped && !(await this.#register())) {
-      if (!logged) this.#parts.log("waiting for a scheduler", { pool: this.#identity.pool });
-      logged = true;
-      await new Promise((resolve) => setTimeout(resolve, REGISTER_RETRY_MS));
+    let timeoutMs = REGISTER_FIRST_TIMEOUT_MS;
+    while (!this.#stopped && !(await this.#register(timeoutMs))) {
+      if (timeoutMs === REGISTER_FIRST_TIMEOUT_MS) {
+        this.#parts.log("waiting for a scheduler", { pool: this.#identity.pool });
+      }
+      await new Promise((resolve) => setTimeout(resolve, Math.min(timeoutMs, REGISTER_RETRY_MS)));
+      timeoutMs = Math.min(timeoutMs * 2, REGISTER_TIMEOUT_MS);
     }
     this.#heartbeat();
     this.#timers.push(setInterval(() => this.#heartbeat(), HEARTBEAT_MS));
@@ -234,13 +238,13 @@ export class BusAgent {
   }
 
   /** True when a leader has accepted the group; false when none could be asked. */
-  async #register(): Promise<boolean> {
+  async #register(timeoutMs = REGISTER_TIMEOUT_MS): Promise<boolean> {
     const { pool, group, incarnation, numericsClass, simulated } = this.#identity;
     const outcome = await callBus(this.#parts.bus, {
       subject: leaderSubject(pool, "register"),
       request: Registration,
       reply: RegistrationReply,
-      timeoutMs: REGISTER_TIMEOUT_MS,
+      timeoutMs,
       body: {
         pool,
         group,
