@@ -10,6 +10,7 @@ export const ACTIVATIONS = [
   "relu",
   "silu",
   "swish",
+  "mish",
 ] as const;
 
 export type Activation = (typeof ACTIVATIONS)[number];
@@ -33,5 +34,7 @@ export function activate(network: Network, at: string, input: string, kind: Acti
     case "silu":
     case "swish":
       return network.silu(at, input);
+    case "mish": // x * tanh(ln(1 + e^x))
+      return build.node(at, "Mish", [input]);
   }
 }

@@ -111,9 +111,9 @@ describe("a config with", () => {
     [
       "an unknown activation",
       readClipTextConfig,
-      { ...CLIP, hidden_act: "mish" },
+      { ...CLIP, hidden_act: "tanh" },
       "hidden_act",
-      "mish",
+      "tanh",
     ],
     [
       "another text model",

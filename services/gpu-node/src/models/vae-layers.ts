@@ -53,13 +53,13 @@ export class VaeLayers {
     weights: string,
     { inputs, outputs }: { inputs: number; outputs: number },
   ): string {
-    const first = this.normed(`${at}.norm1`, input, `${weights}.norm1`, inputs);
+    const first = this.#normed(`${at}.norm1`, input, `${weights}.norm1`, inputs);
     const middle = this.conv(`${at}.conv1`, first, `${weights}.conv1`, {
       inputs,
       outputs,
       size: 3,
     });
-    const second = this.normed(`${at}.norm2`, middle, `${weights}.norm2`, outputs);
+    const second = this.#normed(`${at}.norm2`, middle, `${weights}.norm2`, outputs);
     const shape: ConvShape = { inputs: outputs, outputs, size: 3 };
     const change = this.conv(`${at}.conv2`, second, `${weights}.conv2`, shape);
     const shortcut = { inputs, outputs, size: 1 } as const;
@@ -70,8 +70,12 @@ export class VaeLayers {
     return this.network.add(at, kept, change);
   }
 
-  /** Group norm, then the activation. */
-  normed(at: string, input: string, weights: string, channels: number): string {
+  /** The norm and activation before the last convolution: always silu, whatever the config says. */
+  finalNormed(at: string, input: string, weights: string, channels: number): string {
+    return this.network.silu(at, this.#groupNorm(`${at}.group`, input, weights, channels));
+  }
+
+  #normed(at: string, input: string, weights: string, channels: number): string {
     const normed = this.#groupNorm(`${at}.group`, input, weights, channels);
     return activate(this.network, at, normed, this.config.activation);
   }

@@ -45,7 +45,7 @@ export function vaeDecoderGraph(part: Component, runType: RunType): OnnxGraph {
       value = layers.upsample(`up.${level}.upsample`, value, weights, outputs);
     }
   }
-  value = layers.normed("norm_out", value, "decoder.conv_norm_out", inputs);
+  value = layers.finalNormed("norm_out", value, "decoder.conv_norm_out", inputs);
   const last = { inputs, outputs: imageChannels.out, size: 3 } as const;
   value = layers.conv("conv_out", value, "decoder.conv_out", last);
   network.floatOutput("sample", value, ["B", imageChannels.out, "H", "W"]);
@@ -80,7 +80,7 @@ export function vaeEncoderGraph(part: Component, runType: RunType): OnnxGraph {
     }
   }
   value = layers.middle("mid", value, "encoder.mid_block", inputs);
-  value = layers.normed("norm_out", value, "encoder.conv_norm_out", inputs);
+  value = layers.finalNormed("norm_out", value, "encoder.conv_norm_out", inputs);
   const last = { inputs, outputs: moments, size: 3 } as const;
   value = layers.conv("conv_out", value, "encoder.conv_out", last);
   if (config.quantConv) {
