@@ -186,13 +186,11 @@ export class JobTable {
   #index(entry: JobEntry): void {
     this.#unindex(entry);
     const record = decided(entry);
-    if (!record || isEnded(record.state)) return;
-    this.#live.add(entry);
-    if (!isActive(record.state)) {
-      this.#queued.add(entry);
-      return;
-    }
-    const place = placeName(record.group, record.incarnation);
+    if (record && !isEnded(record.state)) this.#live.add(entry);
+    if (record?.state === "queued") this.#queued.add(entry);
+    const occupant = occupying(entry);
+    if (!occupant) return;
+    const place = placeName(occupant.group, occupant.incarnation);
     const placed = this.#placed.get(place) ?? new Set();
     placed.add(entry);
     this.#placed.set(place, placed);
@@ -219,6 +217,16 @@ export class JobTable {
 /** The record as it was last decided, written or not. */
 export function decided(entry: JobEntry): JobRecord | undefined {
   return entry.pending ? entry.pending.record : entry.record;
+}
+
+/**
+ * The record by which a job takes room on a group: it does so from the decision to place it until
+ * the write that takes it away is done.
+ */
+export function occupying(entry: JobEntry): JobRecord | undefined {
+  if (entry.record && isActive(entry.record.state)) return entry.record;
+  const record = decided(entry);
+  return record && isActive(record.state) ? record : undefined;
 }
 
 export function slotsNeeded(record: JobRecord): number {

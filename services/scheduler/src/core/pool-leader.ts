@@ -37,6 +37,7 @@ import {
   JobTable,
   keyOf,
   type LoadedJob,
+  occupying,
   type Pending,
   slotsNeeded,
   type Token,
@@ -398,7 +399,7 @@ export class PoolLeader {
     let load = 0;
     for (const stray of group.strays.values()) if (stray.revokedMs > 0) load += 1;
     for (const entry of this.#jobs.placedOn(group.group, group.incarnation)) {
-      const record = decided(entry);
+      const record = occupying(entry);
       if (!record) continue;
       exclusive ||= record.suspect;
       load += slotsOf({ units: slotsNeeded(record) }, facts);
