@@ -58,6 +58,10 @@ async function main([command, ...argv]: readonly string[]): Promise<void> {
   }
 }
 
+// onnxruntime reports its use to its maker and leaves files in the temporary folder for that, unless
+// this is set before it is loaded, here or in the runner, which inherits it.
+process.env["ORT_DISABLE_TELEMETRY"] ??= "1";
+
 try {
   await main(process.argv.slice(2));
 } catch (thrown) {
