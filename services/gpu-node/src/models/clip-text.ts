@@ -76,11 +76,12 @@ export function clipTextGraph(part: Component, runType: RunType): OnnxGraph {
 function embed(network: Network, weights: string, ids: string, config: ClipTextConfig): string {
   const { build } = network;
   const { vocabulary, positions, width } = config;
-  const words = network.weight(`${weights}.token_embedding.weight`, [vocabulary, width]);
+  const table = `${weights}.token_embedding.weight`;
+  const words = network.lookup("embed.words", table, [vocabulary, width], ids);
   const places = network.weight(`${weights}.position_embedding.weight`, [positions, width]);
   const length = build.node("embed.length", "Shape", [ids], { start: { int: 1 } });
   const used = build.node("embed.places", "Slice", [places, build.ints(0), length, build.ints(0)]);
-  return network.add("embed", build.node("embed.words", "Gather", [words, ids]), used);
+  return network.add("embed", words, used);
 }
 
 function attention(

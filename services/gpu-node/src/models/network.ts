@@ -49,13 +49,26 @@ export class Network {
     const key = `${name}:${type}`;
     const loaded = this.#loaded.get(key);
     if (loaded !== undefined) return loaded;
-    const { stored, storedAs } = this.#stored(name, shape);
-    const raw = this.#loaded.get(name) ?? this.build.external(name, storedAs, shape, stored);
-    this.#loaded.set(name, raw);
+    const { raw, storedAs } = this.#raw(name, shape);
     const value = this.build.cast(`${name}.as.${type}`, raw, storedAs, type);
     this.#loaded.set(key, value);
     this.build.graph.weightBytes += elementCount(shape) * FLOAT_BYTES[type];
     return value;
+  }
+
+  /** Rows of a table, in the run type. The table itself stays as it is stored, and in its file. */
+  lookup(at: string, name: string, shape: readonly number[], ids: string): string {
+    const { raw, storedAs } = this.#raw(name, shape);
+    this.build.graph.weightBytes += elementCount(shape) * FLOAT_BYTES[storedAs];
+    const rows = this.build.node(`${at}.rows`, "Gather", [raw, ids]);
+    return this.build.cast(at, rows, storedAs, this.runType);
+  }
+
+  #raw(name: string, shape: readonly number[]): { raw: string; storedAs: RunType } {
+    const { stored, storedAs } = this.#stored(name, shape);
+    const raw = this.#loaded.get(name) ?? this.build.external(name, storedAs, shape, stored);
+    this.#loaded.set(name, raw);
+    return { raw, storedAs };
   }
 
   #stored(name: string, shape: readonly number[]): { stored: StoredTensor; storedAs: RunType } {

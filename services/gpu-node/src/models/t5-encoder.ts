@@ -86,8 +86,7 @@ class T5Encoder {
     const { vocabulary, width, layers } = this.#config;
     const ids = build.input("input_ids", "int64", ["B", "T"]);
     const embedding = this.#network.find("shared.weight", "encoder.embed_tokens.weight");
-    const words = this.#network.weight(embedding, [vocabulary, width]);
-    const embedded = build.node("embed", "Gather", [words, ids]);
+    const embedded = this.#network.lookup("embed.words", embedding, [vocabulary, width], ids);
     const rows = this.#network.rowsShape("rows", embedded);
     const bias = this.#positionBias(ids);
     let hidden = build.cast("embed.sum", embedded, runType, this.#sumType);
