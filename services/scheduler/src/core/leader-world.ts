@@ -124,7 +124,10 @@ export class World {
     switch (effect.kind) {
       case "write":
       case "purge":
-        return this.later(1 + this.random.below(8), () => this.#write(effect, reign));
+        // Now and then so late that another leads meanwhile.
+        return this.later(this.chance(0.01) ? 8_000 : 1 + this.random.below(8), () =>
+          this.#write(effect, reign),
+        );
       case "assign":
         return this.#assign(effect, reign);
       case "revoke":
