@@ -5,12 +5,13 @@
  */
 import { defineConfig } from "vitest/config";
 
+// onnxruntime reports its use to its maker unless told not to; workers inherit this.
+process.env["ORT_DISABLE_TELEMETRY"] ??= "1";
+
 const slow = { fileParallelism: false, testTimeout: 120_000, hookTimeout: 120_000 };
 
 export default defineConfig({
   test: {
-    // onnxruntime reports its use to its maker unless told not to; the GPU node's main.ts does.
-    env: { ORT_DISABLE_TELEMETRY: "1" },
     projects: [
       { test: { name: "unit", include: ["services/*/src/**/*.test.ts", "scripts/**/*.test.ts"] } },
       { test: { name: "sim", include: ["test/sim/**/*.test.ts"] } },

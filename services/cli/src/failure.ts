@@ -5,13 +5,30 @@ import { printLine, type Session } from "./session.ts";
 /** Facts worth showing a person besides the message; the rest is for machines. */
 const shownDetails = ["folder", "pid", "log"];
 
+/** Fields of the API under the names that a person typed. */
+const optionNames: Readonly<Record<string, string>> = {
+  "spec.prompt": "PROMPT",
+  "spec.prompt_2": "--prompt-2",
+  "spec.negative_prompt": "--negative-prompt",
+  "spec.true_cfg_scale": "--true-cfg-scale",
+  "spec.num_inference_steps": "--steps",
+  "spec.guidance_scale": "--guidance",
+  "spec.width": "--width",
+  "spec.height": "--height",
+  "spec.seed": "--seed",
+  "spec.max_sequence_length": "--max-sequence-length",
+  "spec.image_count": "--count",
+  "spec.output_format": "--format",
+};
+
 export function describeFailure(error: AppError): string {
-  const lines = [
-    `error: ${error.violations.length > 1 ? "several fields are wrong" : error.message}`,
-  ];
-  if (error.violations.length > 1) {
-    for (const { field, description } of error.violations) lines.push(`  ${field}: ${description}`);
-  }
+  const lines = error.violations
+    .filter(({ field }) => field in optionNames || error.violations.length > 1)
+    .map(({ field, description }) => `  ${optionNames[field] ?? field}: ${description}`);
+  const [only] = lines;
+  if (only === undefined) lines.unshift(`error: ${error.message}`);
+  else if (lines.length === 1) lines[0] = `error: ${only.trimStart()}`;
+  else lines.unshift("error: several values are wrong");
   for (const key of shownDetails) {
     const value = error.details[key];
     if (value !== undefined && !error.message.includes(value)) lines.push(`  ${key}: ${value}`);
