@@ -99,6 +99,13 @@ const KINDS: Record<string, NetworkKind> = {
   },
 };
 
+/** The golden's inputs as the network's graph takes them. */
+export function networkInputs(golden: NetworkCase, part: Component): NamedTensors {
+  const kind = KINDS[golden.network];
+  if (kind === undefined) throw new Error(`unknown network ${golden.network}`);
+  return kind.inputs(golden, part);
+}
+
 /** `probes`: further values of the graph to give out, by the name of the node that makes them. */
 export async function runNetwork(
   golden: NetworkCase,

@@ -49,6 +49,19 @@ describe("a session", () => {
     await session.close();
   });
 
+  test("takes and gives float16 as bits", async () => {
+    const build = new GraphBuilder("half");
+    const x = build.input("x", "float16", ["n"]);
+    build.node("y", "Neg", [x]);
+    build.output("y", "float16", ["n"]);
+    const session = await openSession(toGraph(build.graph), CPU);
+    const data = Uint16Array.of(0, 0x3c00, 0x4000); // one value that is not at the buffer's start
+    const given = { type: "float16", dims: [2], data: data.subarray(1) } as const;
+    const { y } = await session.run({ x: given });
+    expect(y).toEqual({ type: "float16", dims: [2], data: Uint16Array.of(0xbc00, 0xc000) });
+    await session.close();
+  });
+
   test("names graph and input that is missing or of the wrong type", async () => {
     const session = await openSession(scaleGraph(file), CPU);
     expect((await failure(session.run({ y: vector(1) }))).message).toBe(

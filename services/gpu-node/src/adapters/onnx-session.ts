@@ -90,7 +90,7 @@ class Session implements OnnxSession {
         const message = `${this.#graph.name}: input ${name} ${found} (given: ${names})`;
         throw new AppError("internal", message);
       }
-      feeds[name] = new OrtTensor(type, given.data, given.dims);
+      feeds[name] = runtimeTensor(given);
     }
     return feeds;
   }
@@ -99,8 +99,23 @@ class Session implements OnnxSession {
     assert(value !== undefined, `${this.#graph.name} gave no output ${name}`);
     // Only these types stand at a graph's edge: models/graph.ts.
     const type = value.type as TensorType;
-    return { type, dims: value.dims, data: value.data as TensorData };
+    const data = value.data as TensorData;
+    if (type !== "float16") return { type, dims: value.dims, data };
+    // Where the language has a Float16Array, the runtime gives one; we carry the bits.
+    const bits = new Uint16Array(data.buffer, data.byteOffset, data.length);
+    return { type, dims: value.dims, data: bits };
   }
+}
+
+/**
+ * The runtime's class turns the bits of a float16 tensor into the language's Float16Array, which its
+ * native half cannot read (1.30: "not enough space"); given as uint16 and renamed, it reads them.
+ */
+function runtimeTensor({ type, data, dims }: Tensor): OrtTensor {
+  if (type !== "float16") return new OrtTensor(type, data, dims);
+  const bits = new OrtTensor("uint16", data, dims);
+  Object.defineProperty(bits, "type", { value: "float16" });
+  return bits;
 }
 
 /** The runtime tells its failures apart by text only; it is read here and nowhere else. */
