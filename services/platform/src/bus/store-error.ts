@@ -5,6 +5,7 @@ import { AppError } from "@fluxline/kernel/error.ts";
 /** Error codes of the JetStream API (server/errors.json of nats-server). */
 const wrongLastSequence = new Set([10071, 10164]);
 const storeFull = new Set([10023, 10047, 10077, 10110, 10122]);
+const unavailableRetryMs = 1_000;
 const tooLarge = new Set([10054]);
 
 export function isConflict(thrown: unknown): boolean {
@@ -47,5 +48,6 @@ export function storeError(store: string, thrown: unknown): AppError {
   return new AppError("unavailable", `store "${store}" does not answer: ${why}`, {
     ...options,
     reason: "STORE_UNAVAILABLE",
+    retryAfterMs: unavailableRetryMs,
   });
 }

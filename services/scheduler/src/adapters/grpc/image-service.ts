@@ -72,7 +72,8 @@ export class ImageServiceHandlers {
       },
       watchImageJob: async ({ name, resumeRevision }, writer, call) => {
         const parsed = parseJobName("name", name);
-        await this.#read(parsed);
+        // What the mirror knows can be watched also while the store does not answer.
+        if (!mirror.get(keyOf(parsed))) await this.#read(parsed);
         for await (const sight of this.#watch(parsed, resumeRevision, call.signal)) {
           await writer.write({ revision: sight.revision, job: sight.job });
         }
