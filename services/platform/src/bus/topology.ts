@@ -86,7 +86,7 @@ export const subjects: readonly SubjectDeclaration[] = [
   ),
   event(
     "fl.v1.<pool>.leader.echo",
-    "(8 bytes: a number that grows)",
+    "(8 bytes: the epoch)",
     ["scheduler"],
     ["scheduler"],
     "The leader hears itself: its path through NATS is proven.",
