@@ -82,6 +82,15 @@ test("a sound folder gives its texts and the place of every tensor", async () =>
   expect(() => textFile(checkpoint, "tokenizer/x.json")).toThrow("tokenizer/x.json: ");
 });
 
+test("a tokenizer of a class that is not known by name needs no weights", async () => {
+  const listed = JSON.parse(String(SOUND["model_index.json"]));
+  const path = folder({
+    "model_index.json": JSON.stringify({ ...listed, tokenizer: ["x", "TokenizersBackend"] }),
+    "tokenizer/tokenizer_config.json": "{}",
+  });
+  expect((await openCheckpoint(path)).components.has("tokenizer")).toBe(false);
+});
+
 test("a folder of links, as the hub's cache has them, is as good", async () => {
   const [real, linked] = [folder(), join(scratch, "linked")];
   for (const name of Object.keys(SOUND)) {

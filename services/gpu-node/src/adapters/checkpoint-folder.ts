@@ -27,6 +27,13 @@ import { checkpointDigest } from "./checkpoint-digest.ts";
 /** Largest JSON or text file that is read: tokenizers have a few MB. */
 const TEXT_BYTES_MAX = 64 * 2 ** 20;
 const WEIGHT_BASENAMES = ["diffusion_pytorch_model", "model"] as const;
+/** Parts without weights, by class or by the config file that only they have. */
+const SMALL_PARTS = /(Tokenizer(Fast)?|Scheduler|Extractor|Processor(Fast)?)$/;
+const SMALL_CONFIGS: ReadonlySet<string> = new Set([
+  "tokenizer_config.json",
+  "scheduler_config.json",
+  "preprocessor_config.json",
+]);
 const FETCH = "copy the whole folder from the model's repository";
 
 /**
@@ -81,13 +88,19 @@ async function subfolders(directory: string, index: JsonConfig): Promise<Map<str
     if (typeof className !== "string" || !/^[\w.-]+$/.test(name)) {
       throw index.error(name, `is ${shown(entry)}; it must be [library, class name]`);
     }
-    const folder = join(directory, name);
-    await stat(folder).catch((cause: unknown) => {
-      throw missingFileError(folder, `${MODEL_INDEX} lists it; ${FETCH}`, cause);
-    });
-    folders.set(name, !/(Tokenizer(Fast)?|Scheduler|Extractor|Processor(Fast)?)$/.test(className));
+    const present = await listFolder(join(directory, name));
+    const small = SMALL_PARTS.test(className) || present.some((file) => SMALL_CONFIGS.has(file));
+    folders.set(name, !small);
   }
   return folders;
+}
+
+async function listFolder(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder);
+  } catch (cause) {
+    throw fileError(folder, cause);
+  }
 }
 
 async function readTexts(folder: string): Promise<[string, string][]> {

@@ -36,12 +36,17 @@ export class VaeLayers {
   /** Doubles the size: every pixel four times, then a convolution. */
   upsample(at: string, input: string, weights: string, channels: number): string {
     const { build } = this.network;
+    // No provider resizes bfloat16.
+    const { runType } = this.network;
+    const type = runType === "bfloat16" ? "float32" : runType;
+    const given = build.cast(`${at}.given`, input, runType, type);
     const scales = build.floats("upsample.scales", [1, 1, 2, 2]);
-    const doubled = build.node(`${at}.doubled`, "Resize", [input, "", scales], {
+    const resized = build.node(`${at}.resized`, "Resize", [given, "", scales], {
       mode: { string: "nearest" },
       coordinate_transformation_mode: { string: "asymmetric" },
       nearest_mode: { string: "floor" },
     });
+    const doubled = build.cast(`${at}.doubled`, resized, type, runType);
     const shape: ConvShape = { inputs: channels, outputs: channels, size: 3 };
     return this.conv(at, doubled, `${weights}.upsamplers.0.conv`, shape);
   }
