@@ -6,7 +6,10 @@ import { randomUUID } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { AppError } from "@fluxline/kernel/error.ts";
 import { ImageJob } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import type { GenerateImageRequest } from "@fluxline/proto/fluxline/v1/image_service.ts";
 import { exitCode, type ExitCode } from "../exit-code.ts";
 import { type ImageOptions, imageSpec, readPrompt } from "../image-spec.ts";
 import { unlessInterrupted } from "../interruption.ts";
@@ -19,6 +22,10 @@ import { findNatsServer } from "../stack/nats-server.ts";
 import { Stack } from "../stack/stack.ts";
 import { durationText } from "../view/pace.ts";
 import { openProgress, type ProgressView } from "../view/progress.ts";
+
+/** A server that was there may be away for so long. */
+const unansweredMsMax = 60_000;
+const askAgainMs = 500;
 
 export interface GenerateOptions extends ImageOptions {
   readonly server?: string;
@@ -46,16 +53,7 @@ export async function generate(
   const view = await openProgress(session, options.json);
   try {
     const request = { pool: options.pool ?? "", spec, requestId: randomUUID() };
-    const ask = async (server: string): Promise<Outcome> => {
-      const client = new ImageClient(server);
-      try {
-        const events = client.generate(request, session.interrupted);
-        const collected = collectPictures(events, (job) => view.job(job));
-        return await unlessInterrupted(session.interrupted, collected);
-      } finally {
-        client.close();
-      }
-    };
+    const ask = (server: string) => askUntilAnswered(server, request, view, session);
     const outcome = await (options.server === undefined
       ? withPrivateStack(options, view, session, ask)
       : ask(options.server));
@@ -64,6 +62,40 @@ export async function generate(
     return exitCode.ok;
   } finally {
     view.end();
+  }
+}
+
+/**
+ * One request, asked again when the server goes away and comes back: the request id makes it the
+ * same job, which has gone on meanwhile. The time without any server is bounded.
+ */
+async function askUntilAnswered(
+  server: string,
+  request: GenerateImageRequest,
+  view: ProgressView,
+  { interrupted }: Session,
+): Promise<Outcome> {
+  const client = new ImageClient(server);
+  let heardMs: number | undefined;
+  const onJob = (job: ImageJob) => {
+    heardMs = performance.now();
+    view.job(job);
+  };
+  try {
+    while (true) {
+      try {
+        const collected = collectPictures(client.generate(request, interrupted), onJob);
+        return await unlessInterrupted(interrupted, collected);
+      } catch (thrown) {
+        const lost = thrown instanceof AppError && thrown.code === "unavailable";
+        if (!lost || heardMs === undefined) throw thrown;
+        if (performance.now() - heardMs > unansweredMsMax) throw thrown;
+        view.note("the server went away; asking again for the same job");
+        await unlessInterrupted(interrupted, sleep(askAgainMs));
+      }
+    }
+  } finally {
+    client.close();
   }
 }
 

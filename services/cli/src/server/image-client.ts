@@ -3,7 +3,7 @@
  * have a deadline; streams live as long as the server answers its keep-alive.
  */
 import { credentials, type ClientReadableStream, Metadata, type ServiceError } from "@grpc/grpc-js";
-import { AppError, invalidArgument } from "@fluxline/kernel/error.ts";
+import { AppError, type ErrorCode, invalidArgument } from "@fluxline/kernel/error.ts";
 import { fromServiceError } from "@fluxline/platform/grpc/status.ts";
 import {
   type GenerateImageRequest,
@@ -120,7 +120,8 @@ export class ImageClient {
   /** An error without our details comes from the connection, not from a Fluxline server. */
   #explain(error: ServiceError): AppError {
     const explained = fromServiceError(error);
-    if (explained.code !== "unavailable" || explained.cause === undefined) return explained;
+    const ours = explained.cause === undefined;
+    if (ours || !brokenConnection.has(explained.code)) return explained;
     return new AppError(
       "unavailable",
       `no Fluxline server answers at ${this.server} (${error.details}); ` +
@@ -129,6 +130,9 @@ export class ImageClient {
     );
   }
 }
+
+/** What grpc-js makes of a connection that is refused, or that breaks in the middle of a call. */
+const brokenConnection: ReadonlySet<ErrorCode> = new Set(["unavailable", "internal", "cancelled"]);
 
 export type Stream<T> = AsyncGenerator<T, void, undefined>;
 
