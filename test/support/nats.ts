@@ -1,6 +1,7 @@
 /**
- * A real nats-server for tests: own folder, free port, ended with the test. Found by NATS_SERVER,
- * else in this repository's cache, else on the PATH; without one the test fails and says so.
+ * A real nats-server for tests: own folder, free port, ended with the test. Found by
+ * FLUXLINE_NATS_SERVER (or NATS_SERVER), else in this repository's cache, else on the PATH;
+ * without one the test fails and says so.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, globSync } from "node:fs";
@@ -54,7 +55,7 @@ export async function startNats(): Promise<NatsServer> {
 }
 
 function findNatsServer(): string {
-  const named = process.env["NATS_SERVER"];
+  const named = process.env["FLUXLINE_NATS_SERVER"] ?? process.env["NATS_SERVER"];
   if (named) return named;
   const cached = globSync(join(repository, ".cache/bin/nats-server*")).filter((path) =>
     existsSync(path),
@@ -66,7 +67,7 @@ function findNatsServer(): string {
   const found = [...cached.sort().reverse(), ...onPath][0];
   if (!found) {
     throw new Error(
-      "no nats-server: run `npm run setup`, or name one with the environment variable NATS_SERVER",
+      "no nats-server: run `npm run setup`, or name one with the environment variable FLUXLINE_NATS_SERVER",
     );
   }
   return found;

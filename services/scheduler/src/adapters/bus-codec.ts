@@ -1,6 +1,4 @@
 /** Bus messages between their wire form and the core's. */
-import { AppError } from "@fluxline/kernel/error.ts";
-import { fromStatus } from "@fluxline/platform/grpc/status.ts";
 import {
   type Assign,
   type CommandReply,
@@ -104,8 +102,4 @@ export function assignOutcomeFromWire(reply: CommandReply): AssignOutcome {
     default:
       return { kind: "unknown" };
   }
-}
-
-export function refusalFromStatus(status: Parameters<typeof fromStatus>[0] | undefined): AppError {
-  return status ? fromStatus(status) : new AppError("internal", "a refusal without a reason");
 }

@@ -3,17 +3,14 @@
  * version does not know ride along inside the objects they came in, and are written back.
  */
 import { AppError } from "@fluxline/kernel/error.ts";
-import type { ModelProfile } from "@fluxline/kernel/image-request.ts";
 import { fromStatus, toStatus } from "@fluxline/platform/grpc/status.ts";
 import {
   type ImageUnit as WireUnit,
   JobRecord as WireRecord,
-  type ModelProfile as WireProfile,
-  PoolRecord as WirePool,
 } from "@fluxline/proto/fluxline/internal/v1/record.ts";
 import { ImageJob_State, type ImageSpec } from "@fluxline/proto/fluxline/v1/image_job.ts";
 import type { Status } from "@fluxline/proto/google/rpc/status.ts";
-import type { Failure, ImageUnit, JobRecord, JobState } from "../core/job.ts";
+import type { Failure, JobRecord, JobState } from "../core/job.ts";
 
 export const recordSchemaVersion = 1;
 
@@ -84,10 +81,6 @@ export function toWireRecord(record: JobRecord): WireRecord {
   };
 }
 
-export function unitsFromWire(units: readonly WireUnit[]): readonly ImageUnit[] {
-  return units;
-}
-
 export function specOf(record: JobRecord): ImageSpec {
   return record.spec as ImageSpec;
 }
@@ -101,23 +94,6 @@ export function statusOfFailure(failure: Failure): Status {
   if (failure.carried !== undefined) return failure.carried as Status;
   const { code, message, reason } = failure;
   return toStatus(new AppError(code, message, { reason, retryable: false }));
-}
-
-/** The profile as validation takes it. */
-export function profileFromWire(wire: WireProfile): ModelProfile {
-  const { maxPixels, advice, ...rest } = wire;
-  const { _unknownFields: _, ...thresholds } = advice ?? {};
-  return {
-    ...rest,
-    maxPixels: Number(maxPixels),
-    advice: Object.fromEntries(
-      Object.entries(thresholds).filter(([, value]) => value !== undefined),
-    ),
-  };
-}
-
-export function decodePool(bytes: Uint8Array): WirePool {
-  return WirePool.decode(bytes);
 }
 
 function date(timeMs: number | undefined): Date | undefined {

@@ -6,11 +6,13 @@ import { createHash } from "node:crypto";
 import { AppError, type FieldViolation, invalidArgument } from "@fluxline/kernel/error.ts";
 import { resolveRequest } from "@fluxline/kernel/image-request.ts";
 import { retentionMsMax } from "@fluxline/platform/bus/topology.ts";
+import { requestedImage, resolvedSpec } from "@fluxline/platform/message/image-spec.ts";
+import { profileFromMessage } from "@fluxline/platform/message/model-profile.ts";
 import { JobRecord as WireRecord } from "@fluxline/proto/fluxline/internal/v1/record.ts";
 import { ImageSpec, OutputFormat, Priority } from "@fluxline/proto/fluxline/v1/image_job.ts";
 import type { Duration } from "@fluxline/proto/google/protobuf/duration.ts";
 import type { KnownPool } from "../pool-directory.ts";
-import { profileFromWire, recordSchemaVersion } from "../record-codec.ts";
+import { recordSchemaVersion } from "../record-codec.ts";
 
 const expireAfterMsDefault = 24 * 3_600_000;
 const endUserIdBytesMax = 256;
@@ -33,11 +35,8 @@ export function draftRecord(input: DraftInput): WireRecord {
   const spec = input.spec ?? ImageSpec.fromPartial({});
   const { pool, nowMs } = input;
   refuseUnimplemented(spec);
-  const resolution = resolveRequest(
-    profileFromWire(pool.profile),
-    { ...spec, steps: spec.numInferenceSteps, guidance: spec.guidanceScale },
-    input.seed,
-  );
+  const profile = profileFromMessage(pool.profile);
+  const resolution = resolveRequest(profile, requestedImage(spec), input.seed);
   const violations = [
     ...(resolution.ok ? [] : resolution.violations),
     ...outputViolations(spec),
@@ -46,15 +45,11 @@ export function draftRecord(input: DraftInput): WireRecord {
   ].map(({ field, description }) => ({ field: `spec.${field}`, description }));
   violations.push(...requestIdViolations(input.requestId));
   if (!resolution.ok || violations.length > 0) throw invalidArgument(violations);
-  const { steps, guidance, ...request } = resolution.request;
+  const { request } = resolution;
   const queueTimeoutMs = spec.queueTimeout && durationMs(spec.queueTimeout);
   const expireTime = spec.expireTime ?? new Date(nowMs + expireAfterMsDefault);
   const filled: ImageSpec = {
-    ...spec,
-    ...request,
-    aspectRatio: undefined,
-    numInferenceSteps: steps,
-    guidanceScale: guidance,
+    ...resolvedSpec(spec, request),
     outputFormat: spec.outputFormat || OutputFormat.OUTPUT_FORMAT_PNG,
     outputQuality: isLossy(spec) ? (spec.outputQuality ?? outputQualityDefault) : undefined,
     priority: Priority.PRIORITY_STANDARD,
