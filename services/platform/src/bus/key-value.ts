@@ -175,11 +175,13 @@ export class KeyValueWatch {
       const messages = await consumer.consume({
         callback: (message) => {
           if (this.#stopped) return;
-          this.#tell(message.subject, message.seq, message.data, message.headers);
-          if (!synced && message.info.pending === 0) {
-            synced = true;
-            this.#onEvent({ kind: "synced" });
-          }
+          loudly(() => {
+            this.#tell(message.subject, message.seq, message.data, message.headers);
+            if (!synced && message.info.pending === 0) {
+              synced = true;
+              this.#onEvent({ kind: "synced" });
+            }
+          });
         },
       });
       void messages.closed().then(() => end(), end);
@@ -211,5 +213,16 @@ export class KeyValueWatch {
     if (info.state.last_seq >= this.#lastRevision) return;
     this.#lastRevision = 0;
     this.#onEvent({ kind: "reset" });
+  }
+}
+
+/** nats.js would end the consumer without a word, and the event would be lost: end the process. */
+function loudly(handle: () => void): void {
+  try {
+    handle();
+  } catch (thrown) {
+    setImmediate(() => {
+      throw thrown;
+    });
   }
 }

@@ -207,15 +207,15 @@ export class LeaderSession {
   #carryOut(effect: Effect): void {
     switch (effect.kind) {
       case "write":
-        return void this.#write(effect);
+        return this.#inBackground(effect.kind, this.#write(effect));
       case "purge":
-        return void this.#purge(effect.key, effect.revision);
+        return this.#inBackground(effect.kind, this.#purge(effect.key, effect.revision));
       case "delete-blobs":
-        return void this.#deleteBlobs(effect.blobs);
+        return this.#inBackground(effect.kind, this.#deleteBlobs(effect.blobs));
       case "assign":
-        return void this.#assign(effect);
+        return this.#inBackground(effect.kind, this.#assign(effect));
       case "revoke":
-        return void this.#revoke(effect);
+        return this.#inBackground(effect.kind, this.#revoke(effect));
       case "reply-admit":
         return this.#reply(effect.token, jobReply(effect.outcome));
       case "reply-cancel":
@@ -232,7 +232,7 @@ export class LeaderSession {
           outcome: { $case: "refused", value: toStatus(effect.outcome.error) },
         });
       case "store-pool":
-        return void this.#storePool(effect);
+        return this.#inBackground(effect.kind, this.#storePool(effect));
       case "echo":
         return publishEcho(this.#options.bus, this.#options.pool, this.#options.epoch);
       case "step-down":
@@ -240,6 +240,11 @@ export class LeaderSession {
       case "count":
         return this.#options.count(effect.what, effect.label);
     }
+  }
+
+  /** Each of them tells its outcome to the core; what it throws is a mistake of ours. */
+  #inBackground(what: string, work: Promise<void>): void {
+    work.catch((error) => this.#options.log.error({ what, error }, "effect not carried out"));
   }
 
   async #write({ key, record, revision }: Extract<Effect, { kind: "write" }>): Promise<void> {

@@ -72,7 +72,11 @@ export class Leaderships {
 
   /** Wants to lead a pool from now on; a pool that may not be served is left alone. */
   compete(pool: string): void {
-    if (this.#pools.has(pool) || !this.#allows(pool) || this.#pools.size >= poolsMax) return;
+    if (this.#pools.has(pool) || !this.#allows(pool)) return;
+    if (this.#pools.size >= poolsMax) {
+      this.#options.log.error({ pool, poolsMax }, "too many pools: this one is not led here");
+      return;
+    }
     const { stores, replica, clock, log } = this.#options;
     const leadership: Leadership = {
       session: undefined,

@@ -42,9 +42,9 @@ export class PoolDirectory {
     this.#configured = options.configured;
     this.#watch = kv.watch("*", (event) => {
       if (event.kind === "put") {
-        const { profile, simulated } = PoolRecord.decode(event.stored.value);
-        if (!profile) return;
-        this.#pools.set(event.key, { pool: event.key, profile, simulated });
+        const known = decodePool(event.key, event.stored.value, log);
+        if (!known) return;
+        this.#pools.set(event.key, known);
         onPool(event.key);
       } else if (event.kind === "removed") this.#pools.delete(event.key);
       else if (event.kind === "reset") this.#pools.clear();
@@ -114,6 +114,17 @@ export class PoolDirectory {
     else if (heard.size < GROUPS_PER_POOL_MAX) heard.set(group, this.#clock.nowMs());
     this.#heardMs.set(pool, heard);
   }
+}
+
+function decodePool(pool: string, value: Uint8Array, log: Logger): KnownPool | undefined {
+  try {
+    const { profile, simulated } = PoolRecord.decode(value);
+    if (profile) return { pool, profile, simulated };
+    log.error({ pool }, "pool record has no profile");
+  } catch (error) {
+    log.error({ pool, error }, "pool record cannot be read");
+  }
+  return undefined;
 }
 
 function notReady(what: string): AppError {
