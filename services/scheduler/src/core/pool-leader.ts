@@ -378,12 +378,13 @@ export class PoolLeader {
 
   #place(nowMs: number): void {
     if (nowMs < this.#placeAgainAtMs || this.#jobs.queuedCount === 0) return;
-    const waiting = this.#jobs.queue();
-    if (waiting.length === 0) return;
     const groups = [...this.#groups.values()]
       .filter((group) => isOpen(group, nowMs))
-      .map((group) => this.#openGroup(group));
+      .map((group) => this.#openGroup(group))
+      .filter((group) => !group.exclusive && group.load < group.residentsMax);
+    // Looking through a long queue for nothing would be the cost of every input.
     if (groups.length === 0) return;
+    const waiting = this.#jobs.queue();
     for (const { key, group, incarnation } of decidePlacements(waiting.map(waitingJob), groups)) {
       const entry = this.#jobs.get(key);
       assert(entry, `job ${key} is placed but unknown`);
