@@ -35,7 +35,12 @@ export class RunningCommand {
   readonly #lines: string[] = [];
   readonly #onLine = new Set<() => void>();
 
-  constructor(file: string, args: readonly string[], options: CommandOptions = {}) {
+  constructor(
+    file: string,
+    args: readonly string[],
+    options: CommandOptions = {},
+    msMax = commandMsMax,
+  ) {
     const env = { ...process.env, ...markedEnvironment(this.#mark), ...options.env };
     this.#process = spawn(file, args, { cwd: options.cwd ?? repository, env });
     this.#process.stdin?.on("error", () => undefined);
@@ -53,7 +58,7 @@ export class RunningCommand {
       const timer = setTimeout(() => {
         this.killAll();
         reject(new Error(`${args.join(" ")} did not end\n${said.stdout}\n${said.stderr}`));
-      }, commandMsMax);
+      }, msMax);
       this.#process.once("error", reject);
       this.#process.once("close", (code, signal) => {
         clearTimeout(timer);
