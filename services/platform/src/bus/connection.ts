@@ -45,6 +45,8 @@ export const serverVersionMin = "2.9.10";
 export const serverVersionTested = "2.14.0";
 
 const connectTimeoutMsDefault = 5_000;
+/** Between tries of the first connection: a server that starts beside us is soon there. */
+const firstConnectDelayMs = 50;
 const reconnectDelayMs = 250;
 const reconnectJitterMs = 250;
 const pingIntervalMs = 5_000;
@@ -183,7 +185,7 @@ async function firstConnection(options: BusOptions): Promise<NatsConnection> {
       return await connect(settings);
     } catch (cause) {
       if (Date.now() >= deadlineMs) throw unreachableError(options.url, cause);
-      await new Promise((resolve) => setTimeout(resolve, reconnectDelayMs));
+      await new Promise((resolve) => setTimeout(resolve, firstConnectDelayMs));
     }
   }
 }

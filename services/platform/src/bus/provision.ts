@@ -34,8 +34,11 @@ export interface ProvisionOptions {
 export async function provisionStores(bus: Bus, options: ProvisionOptions = {}): Promise<void> {
   const { replicas = 1, sizeScale = 1 } = options;
   const settings = { replicas, sizeScale };
-  for (const bucket of buckets) await provision(bus, bucketStream(bucket, settings));
-  for (const store of objectStores) await provision(bus, objectStream(store, settings));
+  const wanted = [
+    ...buckets.map((bucket) => bucketStream(bucket, settings)),
+    ...objectStores.map((store) => objectStream(store, settings)),
+  ];
+  await Promise.all(wanted.map((stream) => provision(bus, stream)));
 }
 
 async function provision(bus: Bus, wanted: Wanted): Promise<void> {

@@ -20,7 +20,7 @@ import { ulid } from "ulid";
 import { ImageServiceHandlers } from "./grpc/image-service.ts";
 import { JobMirror } from "./job-mirror.ts";
 import { LeaderClient } from "./leader-client.ts";
-import { Leaderships } from "./leaderships.ts";
+import { Leaderships, type Stores } from "./leaderships.ts";
 import { PoolDirectory } from "./pool-directory.ts";
 import { SchedulerMetrics } from "./scheduler-metrics.ts";
 
@@ -49,13 +49,7 @@ export async function startScheduler(
   const { bus, clock, log, queuedJobsMax } = options;
   const { natsReplicas: replicas, storeSizeScale: sizeScale } = options;
   await provisionStores(bus, { replicas, sizeScale });
-  const stores = {
-    jobs: await openKeyValue(bus, jobsBucket),
-    pools: await openKeyValue(bus, poolsBucket),
-    leaders: await openKeyValue(bus, leadersBucket),
-    results: await openObjects(bus, resultsStore),
-    checkpoints: await openObjects(bus, checkpointsStore),
-  };
+  const stores = await openStores(bus);
   const metrics = new SchedulerMetrics(options.registry, () => leaderships.figures());
   const leaderships = new Leaderships({
     bus,
@@ -109,4 +103,15 @@ export async function startScheduler(
   );
   lifecycle.add({ name: "gRPC server", drain: () => server.drain(callsDrainMs) });
   return server;
+}
+
+async function openStores(bus: Bus): Promise<Stores> {
+  const [jobs, pools, leaders, results, checkpoints] = await Promise.all([
+    openKeyValue(bus, jobsBucket),
+    openKeyValue(bus, poolsBucket),
+    openKeyValue(bus, leadersBucket),
+    openObjects(bus, resultsStore),
+    openObjects(bus, checkpointsStore),
+  ]);
+  return { jobs, pools, leaders, results, checkpoints };
 }
