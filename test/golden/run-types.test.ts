@@ -1,5 +1,5 @@
 /**
- * The 16-bit graphs. The CPU provider has no 16-bit kernels: it computes float16 graphs in float32
+ * The 16-bit graphs, and the recipe for providers without the fused operators. The CPU provider has no 16-bit kernels: it computes float16 graphs in float32
  * between roundings, which proves weights, casts and edges, not a GPU's numerics; and it loads no
  * bfloat16 graph at all, but only after it has checked every type in it.
  */
@@ -12,18 +12,21 @@ import { toGraph } from "@fluxline/gpu-node/models/graph.ts";
 import { t5EncoderGraph } from "@fluxline/gpu-node/models/t5-encoder.ts";
 import { vaeDecoderGraph, vaeEncoderGraph } from "@fluxline/gpu-node/models/vae.ts";
 import { float16Value } from "@fluxline/gpu-node/onnx/float-bits.ts";
+import type { Recipe } from "@fluxline/gpu-node/models/network.ts";
 import type { OnnxGraph, RunType } from "@fluxline/gpu-node/onnx/graph.ts";
 import { AppError } from "@fluxline/kernel/error.ts";
 import { describe, expect, test } from "vitest";
-import { relativeError } from "./comparison.ts";
+import { NETWORK_TOLERANCE, relativeError } from "./comparison.ts";
 import { manifest } from "./golden-data.ts";
 import { CPU, goldenCheckpoint, networkInputs } from "./network-run.ts";
 
 /** Ten mantissa bits through a few layers; measured 0.0015 at most. */
 const FLOAT16_TOLERANCE = 0.005;
 
-const BUILDERS: Record<string, (part: Component, runType: RunType) => OnnxGraph> = {
-  transformer: fluxTransformerGraph,
+type Builder = (part: Component, runType: RunType, recipe?: Recipe) => OnnxGraph;
+
+const BUILDERS: Record<string, Builder> = {
+  transformer: (part, runType, recipe) => fluxTransformerGraph(part, runType, undefined, recipe),
   text_encoder: clipTextGraph,
   text_encoder_2: t5EncoderGraph,
   "vae.decoder": vaeDecoderGraph,
@@ -84,6 +87,24 @@ function values({ type, data }: Tensor): Float32Array {
     ? Float32Array.from(data as Uint16Array, float16Value)
     : (data as Float32Array);
 }
+
+describe("the portable recipe computes what the fused one does", () => {
+  test.for(cases)("$network of $checkpoint", async ({ network, checkpoint }) => {
+    const part = await partOf(checkpoint, network);
+    const portable = BUILDERS[network]!(part, "float32", "portable");
+    expect(portable.nodes.filter(({ operator }) => operator === "MultiHeadAttention")).toEqual([]);
+    for (const golden of manifest.networks) {
+      if (golden.network !== network || golden.checkpoint !== checkpoint) continue;
+      const inputs = networkInputs(golden, part);
+      const expected = await run(BUILDERS[network]!(part, "float32"), inputs);
+      const results = await run(portable, inputs);
+      for (const [name, { data }] of Object.entries(expected)) {
+        const error = relativeError(results[name]!.data as Float32Array, data as Float32Array);
+        expect(error, `${golden.name}: ${name}`).toBeLessThan(NETWORK_TOLERANCE);
+      }
+    }
+  });
+});
 
 describe("bfloat16 passes the runtime's type check and lacks only kernels on the CPU", () => {
   test.for(cases)("$network of $checkpoint", async ({ network, checkpoint }) => {

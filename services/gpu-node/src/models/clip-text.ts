@@ -7,8 +7,9 @@
  */
 import type { Component } from "../core/checkpoint.ts";
 import type { OnnxGraph, RunType } from "../onnx/graph.ts";
+import { attend } from "./attention.ts";
 import { activate, readActivation, type Activation } from "./activation.ts";
-import { Network } from "./network.ts";
+import { Network, type Recipe } from "./network.ts";
 
 export interface ClipTextConfig {
   readonly layers: number;
@@ -50,9 +51,9 @@ export function readClipTextConfig({ config }: Component): ClipTextConfig {
  * Inputs: `input_ids` int64 [B, T], T at most `positions`. Outputs: `pooled_output` [B, width],
  * `last_hidden_state` [B, T, width].
  */
-export function clipTextGraph(part: Component, runType: RunType): OnnxGraph {
+export function clipTextGraph(part: Component, runType: RunType, recipe?: Recipe): OnnxGraph {
   const config = readClipTextConfig(part);
-  const network = new Network(part, part.name, runType);
+  const network = new Network(part, part.name, runType, recipe);
   const prefixed = [...part.weights.keys()].some((name) => name.startsWith("text_model."));
   const root = prefixed ? "text_model." : "";
 
@@ -61,7 +62,7 @@ export function clipTextGraph(part: Component, runType: RunType): OnnxGraph {
   const rows = network.rowsShape("rows", hidden);
   for (let layer = 0; layer < config.layers; layer++) {
     const weights = `${root}encoder.layers.${layer}`;
-    hidden = attention(network, `block.${layer}.attn`, weights, hidden, rows, config);
+    hidden = selfAttention(network, `block.${layer}.attn`, weights, hidden, rows, config);
     hidden = feedForward(network, `block.${layer}.mlp`, weights, hidden, rows, config);
   }
   const { width, epsilon } = config;
@@ -84,7 +85,7 @@ function embed(network: Network, weights: string, ids: string, config: ClipTextC
   return network.add("embed", words, used);
 }
 
-function attention(
+function selfAttention(
   network: Network,
   at: string,
   weights: string,
@@ -99,11 +100,13 @@ function attention(
       outputs: width,
       rows,
     });
-  const inputs = ["q_proj", "k_proj", "v_proj"].map((name) => project(name, normed));
-  const mixed = network.build.fused(`${at}.mix`, "MultiHeadAttention", inputs, {
-    num_heads: { int: heads },
-    unidirectional: { int: 1 },
-    scale: { float: (width / heads) ** -0.5 },
+  const mixed = attend(network, `${at}.mix`, {
+    query: project("q_proj", normed),
+    key: project("k_proj", normed),
+    value: project("v_proj", normed),
+    heads,
+    scale: (width / heads) ** -0.5,
+    causal: true,
   });
   return network.add(`${at}.sum`, input, project("out_proj", mixed));
 }

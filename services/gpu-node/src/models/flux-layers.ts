@@ -1,4 +1,5 @@
 /** The layers of which the blocks of a FLUX transformer are made. */
+import { attend } from "./attention.ts";
 import { FEED_FORWARD_RATIO, type FluxTransformerConfig } from "./flux-config.ts";
 import type { Network } from "./network.ts";
 
@@ -93,10 +94,8 @@ export class FluxLayers {
 
   /** Every token attends to every token: [B, S, width] three times -> [B, S, width]. */
   attend(at: string, query: string, key: string, value: string): string {
-    return this.network.build.fused(at, "MultiHeadAttention", [query, key, value], {
-      num_heads: { int: this.config.heads },
-      scale: { float: this.config.headWidth ** -0.5 },
-    });
+    const { heads, headWidth } = this.config;
+    return attend(this.network, at, { query, key, value, heads, scale: headWidth ** -0.5 });
   }
 
   /** The wide half of a feed-forward layer, activated: [B, T, width] -> [B, T, 4 * width]. */

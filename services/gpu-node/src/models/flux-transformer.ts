@@ -23,7 +23,7 @@ import {
 } from "./flux-config.ts";
 import { FINAL_NORM, FluxLayers, type Stream } from "./flux-layers.ts";
 import { SINUSOID_WIDTH } from "./flux-positions.ts";
-import { Network } from "./network.ts";
+import { Network, type Recipe } from "./network.ts";
 
 export {
   allBlocks,
@@ -37,6 +37,7 @@ export function fluxTransformerGraph(
   part: Component,
   runType: RunType,
   blocks?: BlockRange,
+  recipe?: Recipe,
 ): OnnxGraph {
   const config = readFluxTransformerConfig(part);
   const all = allBlocks(config);
@@ -44,7 +45,7 @@ export function fluxTransformerGraph(
   assert(0 <= first && first < end && end <= all.end, `no blocks ${first} to ${end} of ${all.end}`);
   const whole = first === 0 && end === all.end;
   const name = whole ? part.name : `${part.name}.${first}-${end - 1}`;
-  return new Stage(new Network(part, name, runType), config, { first, end }).graph();
+  return new Stage(new Network(part, name, runType, recipe), config, { first, end }).graph();
 }
 
 class Stage {

@@ -20,6 +20,9 @@ const STORED_AS: Partial<Record<StoredType, RunType>> = {
   BF16: "bfloat16",
 };
 
+/** `fused` for CPU and CUDA; `portable` has only operators that WebGPU, too, computes right. */
+export type Recipe = "fused" | "portable";
+
 export interface LinearShape {
   readonly inputs: number;
   readonly outputs: number;
@@ -30,11 +33,13 @@ export interface LinearShape {
 export class Network {
   readonly part: Component;
   readonly runType: RunType;
+  readonly recipe: Recipe;
   readonly build: GraphBuilder;
   readonly #loaded = new Map<string, string>();
 
-  constructor(part: Component, name: string, runType: RunType) {
+  constructor(part: Component, name: string, runType: RunType, recipe: Recipe = "fused") {
     this.part = part;
+    this.recipe = recipe;
     this.runType = runType;
     this.build = new GraphBuilder(name);
   }
@@ -56,8 +61,14 @@ export class Network {
     return value;
   }
 
-  /** Rows of a table, in the run type. The table itself stays as it is stored, and in its file. */
+  /**
+   * Rows of a table, in the run type. The table itself stays as it is stored, and in its file, unless
+   * the provider may be unable to read that type.
+   */
   lookup(at: string, name: string, shape: readonly number[], ids: string): string {
+    if (this.recipe === "portable") {
+      return this.build.node(at, "Gather", [this.weight(name, shape), ids]);
+    }
     const { raw, storedAs } = this.#raw(name, shape);
     this.build.graph.weightBytes += elementCount(shape) * FLOAT_BYTES[storedAs];
     const rows = this.build.node(`${at}.rows`, "Gather", [raw, ids]);

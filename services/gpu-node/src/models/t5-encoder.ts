@@ -6,8 +6,9 @@
  */
 import type { Component } from "../core/checkpoint.ts";
 import type { OnnxGraph, RunType } from "../onnx/graph.ts";
+import { attend } from "./attention.ts";
 import { activate, type Activation } from "./activation.ts";
-import { Network } from "./network.ts";
+import { Network, type Recipe } from "./network.ts";
 import { bucketTable } from "./t5-buckets.ts";
 
 export interface T5EncoderConfig {
@@ -63,9 +64,9 @@ export function readT5EncoderConfig({ config }: Component): T5EncoderConfig {
 }
 
 /** Input: `input_ids` int64 [B, T]. Output: `last_hidden_state` [B, T, d_model]. */
-export function t5EncoderGraph(part: Component, runType: RunType): OnnxGraph {
+export function t5EncoderGraph(part: Component, runType: RunType, recipe?: Recipe): OnnxGraph {
   const config = readT5EncoderConfig(part);
-  const encoder = new T5Encoder(new Network(part, part.name, runType), config);
+  const encoder = new T5Encoder(new Network(part, part.name, runType, recipe), config);
   return encoder.graph();
 }
 
@@ -131,19 +132,15 @@ class T5Encoder {
     const weights = `encoder.block.${layer}.layer.0`;
     const inner = heads * headWidth;
     const normed = this.#norm(`${at}.norm`, hidden, `${weights}.layer_norm`);
-    const [q = "", k = "", v = ""] = ["q", "k", "v"].map((name) =>
+    const project = (name: string): string =>
       network.linear(`${at}.${name}`, normed, `${weights}.SelfAttention.${name}`, {
         inputs: width,
         outputs: inner,
         bias: false,
         rows,
-      }),
-    );
-    const inputs = [q, k, v, "", "", bias];
-    const mixed = network.build.fused(`${at}.mix`, "MultiHeadAttention", inputs, {
-      num_heads: { int: heads },
-      scale: { float: 1 },
-    });
+      });
+    const [query, key, value] = [project("q"), project("k"), project("v")];
+    const mixed = attend(network, `${at}.mix`, { query, key, value, heads, bias, scale: 1 });
     const out = network.linear(`${at}.o`, mixed, `${weights}.SelfAttention.o`, {
       inputs: inner,
       outputs: width,

@@ -1,4 +1,5 @@
 /** The layers of which both halves of an autoencoder are made. Values are [B, channels, h, w]. */
+import { attend } from "./attention.ts";
 import { activate } from "./activation.ts";
 import type { Network } from "./network.ts";
 import type { VaeConfig } from "./vae-config.ts";
@@ -169,10 +170,8 @@ export class VaeLayers {
     const query = project("q", tokens, "to_q", "query");
     const key = project("k", tokens, "to_k", "key");
     const value = project("v", tokens, "to_v", "value");
-    const mixed = build.fused(`${at}.mix`, "MultiHeadAttention", [query, key, value], {
-      num_heads: { int: 1 },
-      scale: { float: channels ** -0.5 },
-    });
+    const scale = channels ** -0.5;
+    const mixed = attend(network, `${at}.mix`, { query, key, value, heads: 1, scale });
     const out = project("out", mixed, "to_out.0", "proj_attn");
     const planes = build.node(`${at}.planes`, "Transpose", [out], swap);
     const size = build.node(`${at}.size`, "Shape", [input]);

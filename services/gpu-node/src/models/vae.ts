@@ -7,7 +7,7 @@
  */
 import type { Component } from "../core/checkpoint.ts";
 import type { OnnxGraph, RunType } from "../onnx/graph.ts";
-import { Network } from "./network.ts";
+import { Network, type Recipe } from "./network.ts";
 import { readVaeConfig } from "./vae-config.ts";
 import { VaeLayers } from "./vae-layers.ts";
 
@@ -17,9 +17,9 @@ export { readVaeConfig, type VaeConfig } from "./vae-config.ts";
  * Input: `latent_sample` [B, latentChannels, h, w], scaling and shift undone. Output: `sample`
  * [B, 3, scale * h, scale * w] in -1 .. 1, not clamped.
  */
-export function vaeDecoderGraph(part: Component, runType: RunType): OnnxGraph {
+export function vaeDecoderGraph(part: Component, runType: RunType, recipe?: Recipe): OnnxGraph {
   const config = readVaeConfig(part);
-  const network = new Network(part, `${part.name}.decoder`, runType);
+  const network = new Network(part, `${part.name}.decoder`, runType, recipe);
   const layers = new VaeLayers(network, config);
   const { latentChannels, layersPerBlock, imageChannels } = config;
   const levels = config.levelChannels.toReversed();
@@ -57,9 +57,9 @@ export function vaeDecoderGraph(part: Component, runType: RunType): OnnxGraph {
  * [B, 2 * latentChannels, h, w]: mean, then log variance (not clamped), of latents without scaling
  * and shift.
  */
-export function vaeEncoderGraph(part: Component, runType: RunType): OnnxGraph {
+export function vaeEncoderGraph(part: Component, runType: RunType, recipe?: Recipe): OnnxGraph {
   const config = readVaeConfig(part);
-  const network = new Network(part, `${part.name}.encoder`, runType);
+  const network = new Network(part, `${part.name}.encoder`, runType, recipe);
   const layers = new VaeLayers(network, config);
   const { layersPerBlock, imageChannels, levelChannels } = config;
   const moments = 2 * config.latentChannels;
