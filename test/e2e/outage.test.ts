@@ -47,13 +47,13 @@ const failureOf = (stderr: string) =>
 
 describe("a full disk", () => {
   test("where results are kept fails the job with the reason, and later jobs work", async () => {
-    // A store for results of 2 MiB: a real store of a real nats-server that takes no more. The
+    // A store for results of 512 KiB: a real store of a real nats-server that takes no more. The
     // other stores shrink with it and are still large enough.
-    const env = { FLUXLINE_STORE_SIZE_SCALE: String((2 * 1024 ** 2) / (4 * 1024 ** 3)) };
+    const env = { FLUXLINE_STORE_SIZE_SCALE: String(512 / (4 * 1024 ** 2)) };
     const args = ["--model", smallModel, "--data", join(folder, "small-store")];
     const server = await startServer(args, { env });
     started.push(server.command);
-    const large = ["--steps", "1", "--width", "1024", "--height", "1024"];
+    const large = ["--steps", "1", "--width", "512", "--height", "512"];
     const drawing = ["generate", "a red circle", ...large, "--server", server.address];
     const full = await fluxline([...drawing, "--json", "--output", join(folder, "a.png")]);
     expect(full.code).toBe(1);
