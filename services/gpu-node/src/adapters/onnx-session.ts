@@ -108,8 +108,9 @@ class Session implements OnnxSession {
 }
 
 /**
- * The runtime's class turns the bits of a float16 tensor into the language's Float16Array, which its
- * native half cannot read (1.30: "not enough space"); given as uint16 and renamed, it reads them.
+ * The runtime's class turns the bits of a float16 tensor into the language's Float16Array, which
+ * its native half cannot read (1.30: "not enough space"); given as uint16 and renamed, it reads
+ * them.
  */
 function runtimeTensor({ type, data, dims }: Tensor): OrtTensor {
   if (type !== "float16") return new OrtTensor(type, data, dims);

@@ -1,4 +1,4 @@
-/** Makes .safetensors files in memory, for tests and benchmarks; the service itself never writes any. */
+/** Makes .safetensors files in memory, for tests and benchmarks; the service never writes any. */
 import type { StoredType } from "./safetensors.ts";
 
 export interface FileTensor {

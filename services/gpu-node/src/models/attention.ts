@@ -1,8 +1,8 @@
 /**
  * Attention of several heads, [B, S, heads * width] three times -> [B, S, heads * width], in one of
  * two recipes: `fused` is one operator, which never holds all scores at once; `portable` is matrix
- * products and a softmax, because WebGPU's fused operator in onnxruntime 1.30 gives wrong numbers for
- * 32 tokens and more (measured with a software Vulkan).
+ * products and a softmax, because WebGPU's fused operator in onnxruntime 1.30 gives wrong numbers
+ * for 32 tokens and more (measured with a software Vulkan).
  */
 import { FLOAT16_MAX } from "../onnx/float-bits.ts";
 import type { Network } from "./network.ts";

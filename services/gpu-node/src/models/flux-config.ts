@@ -24,7 +24,7 @@ export interface FluxTransformerConfig {
   readonly axesDims: readonly number[];
 }
 
-/** Width of the feed-forward layers over the width of the stream; a constant of the architecture. */
+/** Width of feed-forward layers over the width of the stream; a constant of the architecture. */
 export const FEED_FORWARD_RATIO = 4;
 
 export function readFluxTransformerConfig({ config }: Component): FluxTransformerConfig {

@@ -62,8 +62,8 @@ export class Network {
   }
 
   /**
-   * Rows of a table, in the run type. The table itself stays as it is stored, and in its file, unless
-   * the provider may be unable to read that type.
+   * Rows of a table, in the run type. The table itself stays as it is stored, and in its file,
+   * unless the provider may be unable to read that type.
    */
   lookup(at: string, name: string, shape: readonly number[], ids: string): string {
     if (this.recipe === "portable") {
@@ -131,7 +131,7 @@ export class Network {
     return this.build.node(at, "Gemm", inputs, { transB: { int: 1 } });
   }
 
-  /** [B, T, inputs] -> [B, T, outputs]; `rows` is the `rowsShape` of any value with that B and T. */
+  /** [B, T, inputs] -> [B, T, outputs]; `rows`: the `rowsShape` of any value with that B and T. */
   linear(
     at: string,
     input: string,

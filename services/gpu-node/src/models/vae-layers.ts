@@ -138,7 +138,8 @@ export class VaeLayers {
     const bias = network.weight(`${weights}.bias`, [channels, 1, 1], "float32");
     const inGroup = channels / groups;
     const shaped = build.node(`${at}.scale`, "Reshape", [scale, build.ints(groups, inGroup, 1)]);
-    const factor = build.node(`${at}.factor`, "Div", [shaped, deviation]); // [B, groups, inGroup, 1]
+    // [B, groups, inGroup, 1]
+    const factor = build.node(`${at}.factor`, "Div", [shaped, deviation]);
     const byChannel = build.ints(0, groups, inGroup, -1);
     const planes = build.node(`${at}.planes`, "Reshape", [centred, byChannel]);
     const scaled = build.node(`${at}.scaled`, "Mul", [planes, factor]);
