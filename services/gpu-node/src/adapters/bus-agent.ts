@@ -204,6 +204,8 @@ export class BusAgent {
       return { units: assign.units.map(fromStart), restarted: true };
     }
     const units = await Promise.all(assign.units.map((unit) => this.#resumeUnit(unit)));
+    const from = units.map(({ index, step }) => `image ${index} from step ${step}`).join(", ");
+    this.#parts.log("going on from checkpoints", { job: assign.fence?.job, from });
     return {
       units,
       restarted: units.some((unit, i) => unit.step < assign.units[i]!.checkpointStep),

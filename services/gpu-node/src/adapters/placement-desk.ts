@@ -63,6 +63,8 @@ type ReportEvent = NonNullable<Report["event"]>;
 export class PlacementDesk implements EngineListener, ImageStore {
   readonly #options: DeskOptions;
   readonly #entries = new Map<string, Entry>();
+  /** Ends that the leader has not acknowledged yet. */
+  readonly #endings = new Set<Promise<void>>();
 
   constructor(options: DeskOptions) {
     this.#options = options;
@@ -127,21 +129,19 @@ export class PlacementDesk implements EngineListener, ImageStore {
 
   finished(id: string): void {
     const units = this.#entry(id).stored;
-    this.#end(id, { $case: "finished", value: { units } });
+    this.#track(this.#end(id, { $case: "finished", value: { units } }));
   }
 
   failed(id: string, error: ErrorRecord, blamed: boolean): void {
     this.#options.log("job failed", { id, error: error.message, reason: error.reason, blamed });
     const status = toStatus(fromErrorRecord(error));
     const { retryable } = error;
-    this.#end(id, {
-      $case: "failed",
-      value: { error: status, blamed, suspect: false, retryable },
-    });
+    const value = { error: status, blamed, suspect: false, retryable };
+    this.#track(this.#end(id, { $case: "failed", value }));
   }
 
   released(id: string, reason: ReleaseReason, units: readonly Required<EngineUnit>[]): void {
-    void this.#release(id, reason, units);
+    this.#track(this.#release(id, reason, units));
   }
 
   dropped(id: string): void {
@@ -160,7 +160,7 @@ export class PlacementDesk implements EngineListener, ImageStore {
   ): Promise<void> {
     const { fence, stored } = this.#entry(id);
     const saved = reason === "cancelled" ? [] : await this.#checkpoints(fence, units);
-    this.#end(id, {
+    await this.#end(id, {
       $case: "released",
       value: {
         units: [...stored, ...saved],
@@ -186,12 +186,26 @@ export class PlacementDesk implements EngineListener, ImageStore {
     });
   }
 
+  /** Waits until every end is acknowledged, at most `timeoutMs`; false if some are not. */
+  async settle(timeoutMs: number): Promise<boolean> {
+    const all = Promise.all(this.#endings).then(() => true);
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const timer = setTimeout(() => resolve(false), timeoutMs);
+    const settled = await Promise.race([all, promise]);
+    clearTimeout(timer);
+    return settled;
+  }
+
+  #track(ending: Promise<void>): void {
+    this.#endings.add(ending);
+    void ending.finally(() => this.#endings.delete(ending));
+  }
+
   /** The last report of a placement; it is forgotten once the leader has answered. */
-  #end(id: string, event: ReportEvent): void {
+  async #end(id: string, event: ReportEvent): Promise<void> {
     const entry = this.#entry(id);
-    void this.#report(id, event).finally(() => {
-      if (this.#entries.get(id) === entry) this.#entries.delete(id);
-    });
+    await this.#report(id, event);
+    if (this.#entries.get(id) === entry) this.#entries.delete(id);
   }
 
   async #report(id: string, event: ReportEvent): Promise<ReportOutcome | undefined> {

@@ -32,7 +32,7 @@ import { DeviceRunner } from "./runner/device-runner.ts";
 const FIRST_CONNECT_MS = 10_000;
 const STORES_WAIT_MS = 250;
 /** Less than the lifecycle's own bound for one part. */
-const REPORTS_FLUSH_MS = 5_000;
+const SETTLE_MS = 5_000;
 /** Encoding and decoding take about as long as a step in the simulated device. */
 const SIMULATED_OTHER_SHARE = 0.5;
 
@@ -144,8 +144,8 @@ export class ReplicaGroup {
         engine.drain();
         agent.announceDrain();
         await drained.promise;
-        const all = await reports.flush(REPORTS_FLUSH_MS);
-        if (!all) log("some reports were never acknowledged", { jobs: reports.pendingJobs });
+        const settled = await desk.settle(SETTLE_MS);
+        if (!settled) log("some reports were never acknowledged", {});
         reports.stop();
         await agent.stop();
       },

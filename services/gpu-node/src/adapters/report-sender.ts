@@ -37,11 +37,6 @@ export class ReportSender {
     this.#options = options;
   }
 
-  /** Jobs with reports that the leader has not acknowledged. */
-  get pendingJobs(): number {
-    return this.#chains.size;
-  }
-
   /** Resolves with what the leader said; undefined when we were stopped before it did. */
   send(job: string, report: () => ReportMessage): Promise<ReportOutcome | undefined> {
     const before = this.#chains.get(job) ?? Promise.resolve();
@@ -51,16 +46,6 @@ export class ReportSender {
     });
     this.#chains.set(job, chain);
     return outcome;
-  }
-
-  /** Waits for every acknowledgement, at most `timeoutMs`; false if some are still missing. */
-  async flush(timeoutMs: number): Promise<boolean> {
-    const all = Promise.allSettled(this.#chains.values()).then(() => true);
-    const { promise, resolve } = Promise.withResolvers<boolean>();
-    const timer = setTimeout(() => resolve(false), timeoutMs);
-    const done = await Promise.race([all, promise]);
-    clearTimeout(timer);
-    return done;
   }
 
   stop(): void {

@@ -48,7 +48,8 @@ export function vaeDecoderGraph(part: Component, runType: RunType, recipe?: Reci
   value = layers.finalNormed("norm_out", value, "decoder.conv_norm_out", inputs);
   const last = { inputs, outputs: imageChannels.out, size: 3 } as const;
   value = layers.conv("conv_out", value, "decoder.conv_out", last);
-  network.floatOutput("sample", value, ["B", imageChannels.out, "H", "W"]);
+  const [height, width] = [`${config.scale}*h`, `${config.scale}*w`];
+  network.floatOutput("sample", value, ["B", imageChannels.out, height, width]);
   return network.build.graph;
 }
 

@@ -1,0 +1,71 @@
+/** A real GPU node process for tests: driver and runner of one replica group. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+const main = fileURLToPath(new URL("../../services/gpu-node/src/main.ts", import.meta.url));
+const startTimeoutMs = 30_000;
+
+export interface GroupProcess {
+  readonly child: ChildProcess;
+  /** What it said when it was ready. */
+  readonly ready: Readonly<Record<string, string>>;
+  log(): string;
+  /** Process id of its runner. */
+  runnerPid(): number;
+  /** Holds driver and runner still, and lets them go on. */
+  freeze(): void;
+  thaw(): void;
+  kill(): Promise<void>;
+  /** Asks it to drain; resolves to its exit code. */
+  terminate(): Promise<number | null>;
+}
+
+export async function startGroupProcess(
+  natsUrl: string,
+  model: string,
+  options: readonly string[],
+): Promise<GroupProcess> {
+  const args = [main, "serve", "--nats", natsUrl, "--model", model, "--threads", "1", ...options];
+  const child = spawn(process.execPath, [...args, "--exit-with-parent"], {
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  let log = "";
+  child.stderr.on("data", (chunk: Buffer) => {
+    log += chunk.toString();
+  });
+  const first = Promise.withResolvers<string>();
+  createInterface({ input: child.stdout }).once("line", first.resolve);
+  child.once("exit", (code) => first.reject(new Error(`GPU node ended (${code}):\n${log}`)));
+  const timer = setTimeout(() => first.reject(new Error(`not ready:\n${log}`)), startTimeoutMs);
+  const line = await first.promise.finally(() => clearTimeout(timer));
+  const ready = JSON.parse(line) as Record<string, string>;
+  if (ready["event"] !== "ready") throw new Error(line);
+  const runnerPid = (): number => {
+    const task = `/proc/${child.pid}/task/${child.pid}/children`;
+    return Number(readFileSync(task, "utf8").trim().split(" ")[0]);
+  };
+  const signal = (name: NodeJS.Signals): void => {
+    process.kill(runnerPid(), name);
+    child.kill(name);
+  };
+  const end = async (name: NodeJS.Signals): Promise<number | null> => {
+    if (child.exitCode === null && child.signalCode === null) {
+      const ended = new Promise((resolve) => child.once("exit", resolve));
+      child.kill(name);
+      await ended;
+    }
+    return child.exitCode;
+  };
+  return {
+    child,
+    ready,
+    log: () => log,
+    runnerPid,
+    freeze: () => signal("SIGSTOP"),
+    thaw: () => signal("SIGCONT"),
+    kill: async () => void (await end("SIGKILL")),
+    terminate: () => end("SIGTERM"),
+  };
+}
