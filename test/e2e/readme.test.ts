@@ -79,7 +79,7 @@ describe("README.md", () => {
     }
     if (server !== undefined) {
       // What Ctrl-C reaches: npx and the shell around it only wait.
-      process.kill(server.process("fluxline up").pid, "SIGINT");
+      process.kill(server.process("bin/fluxline up").pid, "SIGINT");
       expect((await server.ended).stdout).toContain("stopped");
     }
     for (const command of started) await command.untilGone();
