@@ -191,6 +191,20 @@ describe("key-value", () => {
 });
 
 describe("object store", () => {
+  test("a full store is an error that says what to do, and works again with more room", async () => {
+    const { streams } = bus.jetStreamManager;
+    const objects = await openObjects(bus, resultsStore);
+    await streams.update("OBJ_results", { max_bytes: 100_000 });
+    await expect(objects.put("p/default/full/1/0", new Uint8Array(400_000))).rejects.toMatchObject({
+      code: "resource_exhausted",
+      reason: "STORE_FULL",
+      message: expect.stringMatching(/results.*free space/),
+    });
+    await provisionStores(bus);
+    await objects.put("p/default/full/1/0", new Uint8Array(400_000));
+    await objects.delete("p/default/full/1/0");
+  });
+
   test("a key is used once: same bytes again are fine, others are refused", async () => {
     const objects = await openObjects(bus, resultsStore);
     const bytes = new Uint8Array(700_000).map((_, i) => i % 251);

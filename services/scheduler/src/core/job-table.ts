@@ -57,6 +57,8 @@ export interface JobEntry {
   /** When its group was last known to hold it. */
   seenMs: number;
   revokedMs: number;
+  /** It failed, and is not placed again before. Others may overtake it. */
+  heldUntilMs: number;
 }
 
 export class JobTable {
@@ -148,10 +150,11 @@ export class JobTable {
   }
 
   /** Jobs that can be placed, in order of arrival. */
-  queue(): JobEntry[] {
+  queue(nowMs: number): JobEntry[] {
     const queued: JobEntry[] = [];
     for (const entry of this.#queued) {
-      if (entry.record?.state === "queued" && !entry.pending) queued.push(entry);
+      if (entry.pending || nowMs < entry.heldUntilMs) continue;
+      if (entry.record?.state === "queued") queued.push(entry);
     }
     return queued.sort((a, b) => compare(a.record?.arrival, b.record?.arrival));
   }
@@ -178,6 +181,7 @@ export class JobTable {
       sizeBytes: 0,
       seenMs: nowMs,
       revokedMs: 0,
+      heldUntilMs: 0,
     };
     this.#entries.set(key, entry);
     return entry;

@@ -238,11 +238,18 @@ function queuedAgain(record: JobRecord, nowMs: number, last?: Failure): JobRecor
   const fruitlessAttempts = record.fruitlessAttempts + 1;
   const next = { ...record, fruitlessAttempts };
   if (fruitlessAttempts < FRUITLESS_ATTEMPTS_MAX) return queued(next);
-  const message =
-    `was given to a replica group ${fruitlessAttempts} times in a row without finishing a step` +
-    (last ? `; the last time: ${last.message}` : "; each time the group was lost");
-  const failure: Failure = { code: "aborted", reason: "ATTEMPTS_EXHAUSTED", message };
-  return ended({ ...next, failure }, "failed", nowMs);
+  return ended({ ...next, failure: exhausted(fruitlessAttempts, last) }, "failed", nowMs);
+}
+
+/** The last attempt's own reason, if it gave one. */
+function exhausted(attempts: number, last: Failure | undefined): Failure {
+  const message = `was given to a replica group ${attempts} times in a row without finishing a step`;
+  if (last) return { ...last, message: `${message}: ${last.message}`, carried: undefined };
+  return {
+    code: "aborted",
+    reason: "ATTEMPTS_EXHAUSTED",
+    message: `${message}, and each time the group was lost: look at the groups' logs`,
+  };
 }
 
 function queued(record: JobRecord): JobRecord {

@@ -6,6 +6,10 @@ export const BLAMED_FAILURES_MAX = 2;
 /** Attempts in a row that may end without a step or an image more. */
 export const FRUITLESS_ATTEMPTS_MAX = 10;
 
+/** After a failure that another attempt may mend, a job waits; each time in a row twice as long. */
+export const RETRY_DELAY_MS_FIRST = 500;
+export const RETRY_DELAY_MS_MAX = 30_000;
+
 /** Jobs that may wait in one pool. */
 export const QUEUED_JOBS_MAX = 1_000;
 

@@ -213,6 +213,35 @@ describe("placement and commands", () => {
     expect(kinds(desk.live(2, heartbeat()))).toEqual(["write", "assign"]);
   });
 
+  test("a job that failed waits longer each time, and others overtake it", () => {
+    const desk = new Desk([], 9);
+    desk.give(heartbeat({ residentsMax: 1 }));
+    desk.admit();
+    const failure = { code: "resource_exhausted", reason: "STORE_FULL", message: "full" } as const;
+    const fault = { blamed: false, suspect: false, retryable: true };
+    const event = { kind: "failed", failure, ...fault } as const;
+    let waitedMs = 0;
+    for (let attempt = 1n; attempt <= 9n; attempt++) {
+      const report = { fence: { ...fence, attempt }, event };
+      desk.give({ kind: "report", token: 1, report });
+      expect(desk.state()).toBe("queued");
+      if (attempt === 1n) expect(kinds(desk.admit({ id: "other" }))).toContain("assign");
+      if (attempt === 1n) desk.give({ kind: "cancel", token: 2, key: "default.other" });
+      if (attempt === 1n) desk.give({ kind: "revoke-stale", fence: { ...fence, job: "other" } });
+      while (desk.state() === "queued") {
+        desk.live(1, heartbeat({ residentsMax: 1 }));
+        waitedMs += 1_000;
+      }
+    }
+    expect(waitedMs).toBeGreaterThan(100_000);
+    const report = { fence: { ...fence, attempt: 10n }, event };
+    desk.give({ kind: "report", token: 1, report });
+    expect(desk.leader.look(key)).toMatchObject({
+      state: "failed",
+      failure: { reason: "STORE_FULL", message: expect.stringMatching(/10 times in a row.*full/) },
+    });
+  });
+
   test("a conflict takes what is stored and decides anew", () => {
     const desk = new Desk([buildRecord({ state: "running", ...fence })]);
     desk.leader.step({ kind: "cancel", token: 9, key }, desk.nowMs);

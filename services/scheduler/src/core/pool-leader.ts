@@ -46,7 +46,13 @@ import {
 import { transition } from "./job-transition.ts";
 import type { Effect, Input, ReportMessage } from "./leader-protocol.ts";
 import { Outbox } from "./outbox.ts";
-import { ECHO_EVERY_MS, PURGES_PER_TICK_MAX, STORE_HOLD_MS } from "./limits.ts";
+import {
+  ECHO_EVERY_MS,
+  PURGES_PER_TICK_MAX,
+  RETRY_DELAY_MS_FIRST,
+  RETRY_DELAY_MS_MAX,
+  STORE_HOLD_MS,
+} from "./limits.ts";
 import { decidePlacements, type OpenGroup, slotsOf, type WaitingJob } from "./placement.ts";
 
 export interface LeaderOptions {
@@ -183,6 +189,7 @@ export class PoolLeader {
       return this.#out.answer(work.asker, entry, result.why === "already" ? "recorded" : "stale");
     }
     const next = { ...result.record, leaderEpoch: this.#options.epoch };
+    if (work.event.kind === "failed") entry.heldUntilMs = nowMs + retryDelayMs(next);
     this.#write(entry, next, work, result.revoke !== undefined);
   }
 
@@ -384,7 +391,7 @@ export class PoolLeader {
       .filter((group) => !group.exclusive && group.load < group.residentsMax);
     // Looking through a long queue for nothing would be the cost of every input.
     if (groups.length === 0) return;
-    const waiting = this.#jobs.queue();
+    const waiting = this.#jobs.queue(nowMs);
     for (const { key, group, incarnation } of decidePlacements(waiting.map(waitingJob), groups)) {
       const entry = this.#jobs.get(key);
       assert(entry, `job ${key} is placed but unknown`);
@@ -526,6 +533,11 @@ function waitingJob(entry: JobEntry): WaitingJob {
     suspect: record.suspect,
     numericsClass: resumes ? record.numericsClass : "",
   };
+}
+
+function retryDelayMs({ fruitlessAttempts }: JobRecord): number {
+  const doublings = Math.max(fruitlessAttempts - 1, 0);
+  return Math.min(RETRY_DELAY_MS_FIRST * 2 ** doublings, RETRY_DELAY_MS_MAX);
 }
 
 function placementOf(record: { attempt: bigint; group: string; incarnation: string }) {
