@@ -46,6 +46,7 @@ async function started(
   const runner = new DeviceRunner({
     device,
     graphs,
+    environment: process.env,
     log: (message, facts) => {
       if (message === "runner ready") pid = Number(facts["pid"]);
     },

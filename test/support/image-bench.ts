@@ -53,6 +53,7 @@ export class ImageBench {
     this.runner = new DeviceRunner({
       device: options.device ?? { provider: "cpu", threads: 1 },
       graphs: [...model.graphs.values()],
+      environment: process.env,
       log: (message, facts) => {
         if (message === "runner ready") this.runnerPid = Number(facts["pid"]);
       },

@@ -19,7 +19,7 @@ async function serve(argv: readonly string[]): Promise<void> {
   const log = createLog("gpu-node", level satisfies LogLevel);
   const lifecycle = new Lifecycle(log);
   const { ReplicaGroup } = await import("./adapters/replica-group.ts");
-  const group = new ReplicaGroup(options, log, lifecycle);
+  const group = new ReplicaGroup(options, process.env, log, lifecycle);
   const running = lifecycle.run({ untilStdinEnds: options.exitWithParent });
   try {
     const { model, numericsClass } = await group.start();

@@ -19,6 +19,7 @@ import { FenceGuard } from "../core/fence-guard.ts";
 import type { ImageModel } from "../core/image-model.ts";
 import { cpuDeviceClass, numericsClass } from "../core/numerics-class.ts";
 import { describeModel } from "../models/families.ts";
+import type { Recipe } from "../models/network.ts";
 import { BlobStore } from "./blob-store.ts";
 import { type AgentIdentity, BusAgent } from "./bus-agent.ts";
 import { openCheckpoint } from "./checkpoint-folder.ts";
@@ -36,14 +37,18 @@ const SETTLE_MS = 5_000;
 /** Encoding and decoding take about as long as a step in the simulated device. */
 const SIMULATED_OTHER_SHARE = 0.5;
 
+type Environment = Readonly<Record<string, string | undefined>>;
+
 export class ReplicaGroup {
   readonly #options: GroupOptions;
+  readonly #environment: Environment;
   readonly #log: Logger;
   readonly #lifecycle: Lifecycle;
   readonly incarnation = randomUUID();
 
-  constructor(options: GroupOptions, log: Logger, lifecycle: Lifecycle) {
+  constructor(options: GroupOptions, environment: Environment, log: Logger, lifecycle: Lifecycle) {
     this.#options = options;
+    this.#environment = environment;
     this.#log = log.child({ pool: options.pool, group: options.group });
     this.#lifecycle = lifecycle;
   }
@@ -52,7 +57,8 @@ export class ReplicaGroup {
   async start(): Promise<{ model: ImageModel; numericsClass: string }> {
     const connecting = this.#connect();
     connecting.catch(() => undefined); // awaited below; the model's error may come first
-    const model = describeModel(await openCheckpoint(this.#options.model), this.#options);
+    const { model: folder, runType } = this.#options;
+    const model = describeModel(await openCheckpoint(folder), { runType, recipe: this.#recipe });
     const runner = this.#runner(model);
     this.#lifecycle.add({ name: "runner", drain: () => runner.stop() });
     const loading = runner.start();
@@ -63,6 +69,11 @@ export class ReplicaGroup {
     await loading;
     await agent.start();
     return { model, numericsClass: this.#numericsClass(model) };
+  }
+
+  /** WebGPU's fused attention gives wrong numbers from about 32 tokens on. */
+  get #recipe(): Recipe {
+    return this.#options.provider === "webgpu" ? "portable" : "fused";
   }
 
   #connect(): Promise<Bus> {
@@ -79,6 +90,7 @@ export class ReplicaGroup {
     return new DeviceRunner({
       device: this.#device(model),
       graphs: [...model.graphs.values()],
+      environment: this.#environment,
       log: (message, facts) => this.#log.info(facts, message),
       onBroken: (error) => {
         this.#log.error({ error }, "the runner cannot be kept alive");
@@ -173,6 +185,7 @@ export class ReplicaGroup {
       modelDigest: model.profile.digest,
       runType,
       provider,
+      recipe: this.#recipe,
       runtimeVersion: onnxruntimeVersion(),
       deviceClass: cpuDeviceClass(readFileSync("/proc/cpuinfo", "utf8")),
     });

@@ -5,7 +5,7 @@
  */
 
 /** Grows whenever the graphs that we build compute something in another way. */
-export const GRAPH_RECIPE = 1;
+const GRAPH_VERSION = 1;
 
 export interface NumericsFacts {
   readonly modelDigest: string;
@@ -13,6 +13,8 @@ export interface NumericsFacts {
   readonly runType: string;
   readonly provider: string;
   readonly runtimeVersion: string;
+  /** How the graphs are built: `fused` or `portable`. */
+  readonly recipe: string;
   /** Instruction set of the CPU, or the name of the device. */
   readonly deviceClass: string;
 }
@@ -26,7 +28,7 @@ export function numericsClass(facts: NumericsFacts): string {
     `provider=${facts.provider}`,
     `onnxruntime=${facts.runtimeVersion}`,
     `device=${device}`,
-    `recipe=${GRAPH_RECIPE}`,
+    `recipe=${facts.recipe}-${GRAPH_VERSION}`,
   ].join(" ");
 }
 

@@ -4,9 +4,11 @@ import { checkpointError } from "../core/checkpoint-error.ts";
 import type { ImageModel } from "../core/image-model.ts";
 import type { RunType } from "../onnx/graph.ts";
 import { describeFlux1, FLUX1_PIPELINES } from "./flux1.ts";
+import type { Recipe } from "./network.ts";
 
 export interface ModelOptions {
   readonly runType: RunType;
+  readonly recipe?: Recipe | undefined;
 }
 
 interface Family {

@@ -42,6 +42,7 @@ import { type Flux1Parts, readFlux1Parts } from "./flux1-parts.ts";
 import { FLUX1_LIMITS, type Flux1Limits, flux1Profile } from "./flux1-profile.ts";
 import { encodeText, negativeText, positiveText } from "./flux1-text.ts";
 import { toGraph } from "./graph.ts";
+import type { Recipe } from "./network.ts";
 import { t5EncoderGraph } from "./t5-encoder.ts";
 import { vaeDecoderGraph } from "./vae.ts";
 
@@ -50,6 +51,8 @@ export { FLUX1_LIMITS, type Flux1Limits } from "./flux1-profile.ts";
 
 export interface Flux1Options {
   readonly runType: RunType;
+  /** How attention is built; `portable` where a provider's fused operator is wrong. */
+  readonly recipe?: Recipe | undefined;
   /** Stages of the transformer, in order and without a gap; default: one, of all blocks. */
   readonly stages?: readonly BlockRange[];
   readonly limits?: Partial<Flux1Limits>;
@@ -57,16 +60,16 @@ export interface Flux1Options {
 
 /** @throws AppError naming file, key and value of what is wrong with the checkpoint */
 export function describeFlux1(checkpoint: Checkpoint, options: Flux1Options): ImageModel {
-  const { runType } = options;
+  const { runType, recipe } = options;
   const parts = readFlux1Parts(checkpoint);
   const { components } = parts;
   const stages = (options.stages ?? [undefined]).map((blocks) =>
-    toGraph(fluxTransformerGraph(components.transformer, runType, blocks)),
+    toGraph(fluxTransformerGraph(components.transformer, runType, blocks, recipe)),
   );
-  const decoder = toGraph(vaeDecoderGraph(components.vae, runType));
+  const decoder = toGraph(vaeDecoderGraph(components.vae, runType, recipe));
   const graphs = [
-    toGraph(clipTextGraph(components.clip, runType)),
-    toGraph(t5EncoderGraph(components.t5, runType)),
+    toGraph(clipTextGraph(components.clip, runType, recipe)),
+    toGraph(t5EncoderGraph(components.t5, runType, recipe)),
     ...stages,
     decoder,
   ];

@@ -25,6 +25,11 @@ const RESTART_DELAY_MS_MAX = 5_000;
 const RESTART_DELAY_MS_FIRST = 50;
 const STOP_GRACE_MS = 2_000;
 const STDERR_LINES_KEPT = 20;
+/**
+ * glibc raises its threshold for mapping memory with each large block that is freed, and then keeps
+ * what conversions of weights leave behind: 6% of a 1 GB checkpoint. A fixed threshold does not.
+ */
+const MALLOC_MMAP_THRESHOLD_BYTES = 128 * 1024;
 
 /** A row of an input: sent along, or a tensor of something retained. */
 export type InputPart =
@@ -46,6 +51,8 @@ export interface GraphResult {
 export interface DeviceRunnerOptions {
   readonly device: RunnerArguments;
   readonly graphs: readonly Graph[];
+  /** The runner's environment; `process.env` of the driver. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
   /** A line for the log. */
   readonly log: (message: string, facts: Readonly<Record<string, unknown>>) => void;
   /** The runner cannot be kept alive; nothing will run any more. */
@@ -188,7 +195,13 @@ export class DeviceRunner {
     const process_ = spawn(
       process.execPath,
       [RUNNER_SCRIPT, ...runnerArguments(this.#options.device)],
-      { stdio: ["ignore", "ignore", "pipe", "pipe"] },
+      {
+        stdio: ["ignore", "ignore", "pipe", "pipe"],
+        env: {
+          MALLOC_MMAP_THRESHOLD_: String(MALLOC_MMAP_THRESHOLD_BYTES),
+          ...this.#options.environment,
+        },
+      },
     );
     const pending = new Map<number, Pending>();
     const stderr: string[] = [];
