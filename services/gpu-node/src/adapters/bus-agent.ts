@@ -279,6 +279,15 @@ export class BusAgent {
     }
   }
 
+  /** Everything placed here; what has ended counts until the leader has acknowledged that. */
+  #residents(): Heartbeat["residents"] {
+    const steps = new Map(this.#parts.engine.residents().map((job) => [job.id, job]));
+    return this.#parts.desk.placements().map(({ id, fence: { tenant, job, attempt } }) => {
+      const { stepsDone = 0, stepsTotal = 0 } = steps.get(id) ?? {};
+      return { tenant, job, attempt, step: stepsDone, totalSteps: stepsTotal };
+    });
+  }
+
   #heartbeat(): void {
     const { bus, engine, runner, guard } = this.#parts;
     const { pool, group, incarnation, provider, numericsClass, simulated } = this.#identity;
@@ -291,12 +300,7 @@ export class BusAgent {
       leaderEpoch: guard.leaderEpoch,
       maxResidents: this.#identity.residentsMax,
       draining: engine.draining,
-      residents: engine.residents().flatMap(({ id, stepsDone, stepsTotal }) => {
-        const fence = this.#parts.desk.fenceOf(id);
-        if (fence === undefined) return [];
-        const { tenant, job, attempt } = fence;
-        return [{ tenant, job, attempt, step: stepsDone, totalSteps: stepsTotal }];
-      }),
+      residents: this.#residents(),
       stages: [
         {
           rank: 0,

@@ -84,8 +84,9 @@ export class PlacementDesk implements EngineListener, ImageStore {
     this.#entries.delete(id);
   }
 
-  fenceOf(id: string): Fence | undefined {
-    return this.#entries.get(id)?.fence;
+  /** What is here, with what has ended and waits for the leader to acknowledge it. */
+  placements(): { id: string; fence: Fence }[] {
+    return [...this.#entries].map(([id, { fence }]) => ({ id, fence }));
   }
 
   started(id: string, advisories: readonly Advisory[]): void {
