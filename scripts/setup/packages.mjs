@@ -3,13 +3,16 @@
  * What is there is read from npm's own record, `node_modules/.package-lock.json`. While npm works a
  * marker stands beside it, so that an install that was cut short is never taken for a whole one.
  */
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { findOnPath, runCommand } from "./command.mjs";
 import { say, SetupError, step } from "./report.mjs";
 
 const INSTALL_LIMIT_MS = 15 * 60_000;
 const NODE_MAJOR = 24;
+/** npm leaves out, without a word, optional packages that its own Node is too old for. */
+const OLDEST_MAJOR_FOR_NPM = 22;
 
 /** Makes node_modules complete and returns the path of its Node 24. */
 export async function ensurePackages(root) {
@@ -32,19 +35,29 @@ export async function ensurePackages(root) {
   ]);
 }
 
-/** Packages that the lock file names and node_modules lacks; those for other systems left out. */
+/** Packages that the lock file names and node_modules lacks, but for those of other systems. */
 export function missingPackages(root) {
   const wanted = readPackages(join(root, "package-lock.json"));
   const recordFile = join(root, "node_modules/.package-lock.json");
   if (!existsSync(recordFile)) return ["node_modules"];
   const installed = readPackages(recordFile);
   return Object.entries(wanted)
-    .filter(([path, entry]) => path.startsWith("node_modules/") && !entry.optional)
+    .filter(([path, entry]) => path.startsWith("node_modules/") && isForHere(entry))
     .filter(([path, entry]) => {
       const found = installed[path];
       return found === undefined || found.version !== entry.version;
     })
     .map(([path]) => path.replace("node_modules/", ""));
+}
+
+/** Optional packages count only where they name this system: compiled parts that are needed. */
+function isForHere({ optional, os, cpu, libc }) {
+  if (!optional) return true;
+  if (os === undefined || cpu === undefined) return false;
+  const glibc = process.report?.getReport().header.glibcVersionRuntime;
+  const here = glibc === undefined ? "musl" : "glibc";
+  const fits = os.includes(process.platform) && cpu.includes(process.arch);
+  return fits && (libc === undefined || libc.includes(here));
 }
 
 function readPackages(file) {
@@ -67,19 +80,9 @@ async function install(root, marker) {
   }
   mkdirSync(modules, { recursive: true });
   writeFileSync(marker, "Here until npm has finished; left behind, node_modules is made anew.\n");
-  // Not the Node inside node_modules: npm may replace it under its own feet.
-  const node = findOnPath("node", modules) ?? process.execPath;
-  const npm = npmCommand(node, modules);
-  const path = (process.env.PATH ?? "").split(delimiter).filter((at) => !at.startsWith(modules));
-  const env = {
-    ...process.env,
-    PATH: [dirname(node), ...path].join(delimiter),
-    // The CPU runtime is in the package; its script would fetch a CUDA build of hundreds of MB.
-    ONNXRUNTIME_NODE_INSTALL: "skip",
-  };
-  const args = [...npm.args, "install", "--no-save", "--no-audit", "--no-fund"];
-  args.push("--loglevel=error", "--include=dev", "--include=optional");
-  const result = await runCommand(npm.file, args, { cwd: root, env, limitMs: INSTALL_LIMIT_MS });
+  const npm = await npmCommand(root);
+  const args = ["install", "--no-save", "--include=dev", "--include=optional"];
+  const result = await runNpm(npm, args, root);
   const log = join(root, ".cache/setup/npm-install.log");
   mkdirSync(dirname(log), { recursive: true });
   writeFileSync(log, `${result.output}\n`);
@@ -92,13 +95,72 @@ async function install(root, marker) {
   rmSync(marker);
 }
 
-/** npm as it was started, or the one on the path. */
-function npmCommand(node, modules) {
-  const own = process.env.npm_execpath;
-  if (own?.endsWith("npm-cli.js") && existsSync(own)) return { file: node, args: [own] };
-  const npm = findOnPath("npm", modules);
-  if (npm !== undefined) return { file: npm, args: [] };
-  throw new SetupError("npm is not on the PATH", ["install npm (on Debian: apt-get install npm)"]);
+/** @typedef {{ node: string, file: string, args: string[], path: string[] }} Npm */
+
+/**
+ * The npm to use, and a Node for it that is not the one inside node_modules (npm may replace that
+ * under its own feet) and is new enough.
+ * @returns {Promise<Npm>}
+ */
+async function npmCommand(root) {
+  const modules = join(root, "node_modules");
+  const path = (process.env.PATH ?? "").split(delimiter).filter((at) => !at.startsWith(modules));
+  const node = findOnPath("node", modules) ?? process.execPath;
+  const own = npmScript(modules);
+  const npm = (under) => ({
+    node: under,
+    file: own.endsWith(".js") ? under : own,
+    args: own.endsWith(".js") ? [own] : [],
+    path: [dirname(under), ...path],
+  });
+  if ((await nodeMajor(node)) >= OLDEST_MAJOR_FOR_NPM) return npm(node);
+  return npm(await newerNode(root, npm(node)));
+}
+
+/** npm's own script where it can be found, so that any Node can run it; else its command. */
+function npmScript(modules) {
+  const started = process.env.npm_execpath;
+  if (started?.endsWith("npm-cli.js") && existsSync(started)) return started;
+  const command = findOnPath("npm", modules);
+  if (command === undefined) {
+    const wayOut = "install npm (on Debian: apt-get install npm)";
+    throw new SetupError("npm is not on the PATH", [wayOut]);
+  }
+  const script = realpathSync(command);
+  return script.endsWith(".js") ? script : command;
+}
+
+/** A Node 24 beside node_modules, got by the old npm, for npm to run on. */
+async function newerNode(root, oldNpm) {
+  const { version } = readPackages(join(root, "package-lock.json"))["node_modules/node"];
+  const folder = join(root, `.cache/node-${version}`);
+  const node = join(folder, "node_modules/node/bin/node");
+  if ((await nodeMajor(node)) === NODE_MAJOR) return node;
+  await step(`Node ${version} for npm to run on`, async () => {
+    rmSync(folder, { recursive: true, force: true });
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(join(folder, "package.json"), JSON.stringify({ private: true }));
+    const result = await runNpm(oldNpm, ["install", `node@${version}`], folder);
+    if (result.ok && (await nodeMajor(node)) === NODE_MAJOR) return;
+    const output = lastLines(result.output, 15);
+    throw new SetupError(`Node ${version} could not be got (${result.reason}):\n${output}`, [
+      "if the network was the reason, run this again",
+      `or install Node ${NODE_MAJOR} on this machine`,
+    ]);
+  });
+  return node;
+}
+
+function runNpm(npm, args, cwd) {
+  const env = {
+    ...process.env,
+    PATH: npm.path.join(delimiter),
+    // The CPU runtime is in the package; its script would fetch a CUDA build of hundreds of MB.
+    ONNXRUNTIME_NODE_INSTALL: "skip",
+  };
+  const quiet = ["--no-audit", "--no-fund", "--loglevel=error"];
+  const all = [...npm.args, ...args, ...quiet];
+  return runCommand(npm.file, all, { cwd, env, limitMs: INSTALL_LIMIT_MS });
 }
 
 async function nodeMajor(node) {

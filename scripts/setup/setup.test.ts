@@ -35,7 +35,7 @@ describe("missing packages", () => {
     "": { name: "x" },
     "node_modules/a": { version: "1.0.0" },
     "node_modules/b": { version: "2.0.0" },
-    "node_modules/only-elsewhere": { version: "1.0.0", optional: true },
+    "node_modules/only-elsewhere": { version: "1.0.0", optional: true, os: ["none"], cpu: ["x"] },
     "services/cli": { version: "0.1.0" },
   };
   const install = (packages: Record<string, object>) => {
@@ -50,6 +50,13 @@ describe("missing packages", () => {
   test("one that is absent and one of another version", () => {
     install({ "node_modules/b": { version: "1.9.0" } });
     expect(missingPackages(folder)).toEqual(["a", "b"]);
+  });
+  test("a compiled part for this system, though it is optional", () => {
+    const part = { version: "1.0.0", optional: true, os: [process.platform], cpu: [process.arch] };
+    const lockFile = join(folder, "package-lock.json");
+    writeFileSync(lockFile, lock({ "node_modules/compiled": part }));
+    install({});
+    expect(missingPackages(folder)).toEqual(["compiled"]);
   });
   test("none, though a package of another system is absent", () => {
     install({ "node_modules/a": { version: "1.0.0" }, "node_modules/b": { version: "2.0.0" } });
