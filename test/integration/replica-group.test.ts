@@ -63,6 +63,11 @@ async function expectUndisturbed(name: string): Promise<ImageJob> {
   return job;
 }
 
+/** The step from which a group says that it went on with image 0; NaN if it began anew. */
+function stepTakenUp(group: GroupProcess): number {
+  return Number(/image 0 from step (\d+)/.exec(group.log())?.[1]);
+}
+
 beforeAll(async () => {
   await begin();
   await group("g0");
@@ -97,19 +102,29 @@ describe("a job", () => {
     expect(await first.terminate()).toBe(0);
     const job = await expectUndisturbed(name);
     expect(job.attempt).toBe(2n);
-    // The second group says where it began; it was not step 0.
-    const from = Number(/image 0 from step (\d+)/.exec(groups[1]!.log())?.[1]);
-    expect(from).toBeGreaterThanOrEqual(100);
+    expect(stepTakenUp(groups[1]!)).toBeGreaterThanOrEqual(100);
   });
 
-  test("is run again elsewhere when its group dies", async () => {
-    const first = await group("g0");
+  test("goes on elsewhere from its last checkpoint when its group dies", async () => {
+    const first = await group("g0", "--checkpoint-every-ms", "100");
+    const { name } = await create(LONG);
+    await reaches(name, 150);
+    await group("g1");
+    await first.kill();
+    const job = await expectUndisturbed(name);
+    expect(job.attempt).toBe(2n);
+    expect(stepTakenUp(groups[1]!)).toBeGreaterThan(0);
+  });
+
+  test("begins anew elsewhere when its group dies before a checkpoint", async () => {
+    const first = await group("g0", "--checkpoint-every-ms", "0");
     const { name } = await create(LONG);
     await reaches(name, 50);
     await group("g1");
     await first.kill();
     const job = await expectUndisturbed(name);
     expect(job.attempt).toBe(2n);
+    expect(stepTakenUp(groups[1]!)).toBeNaN();
   });
 
   test("is not touched by its former group, frozen for lost, that thaws", async () => {

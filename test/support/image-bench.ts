@@ -76,6 +76,7 @@ export class ImageBench {
         progress: (id, phase, stepsDone) => {
           if (phase === "denoising") options.onProgress?.(id, stepsDone);
         },
+        boundary: () => undefined,
         finished: (id) => end(id, { kind: "finished", images: this.#images.get(id)! }),
         failed: (id, error, blamed) => end(id, { kind: "failed", error, blamed }),
         released: (id, reason, units) => end(id, { kind: "released", reason, units }),

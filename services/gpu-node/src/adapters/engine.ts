@@ -49,6 +49,8 @@ export interface EngineListener {
   /** Its first work has begun; with the advice that only planning could give. */
   started(id: string, advisories: readonly Advisory[]): void;
   progress(id: string, phase: ProgressPhase, stepsDone: number, stepsTotal: number): void;
+  /** An image stands at a boundary between two of its steps; its latents will not change. */
+  boundary(id: string, unit: Required<EngineUnit>): void;
   finished(id: string): void;
   failed(id: string, error: ErrorRecord, blamed: boolean): void;
   /** `units` stand at step boundaries; those already stored are not among them. */
@@ -259,8 +261,12 @@ export class Engine {
       const predictions = { positive: at(slot), ...(twice && { negative: at(slot + 1) }) };
       slot += twice ? 2 : 1;
       const latents = plan.advance(unit.step, unit.latents, predictions);
+      const step = unit.step + 1;
+      units.set(row.unit, { step, latents });
       if (!latents.every(Number.isFinite)) notFinite.push(row);
-      units.set(row.unit, { step: unit.step + 1, latents });
+      else if (step < plan.steps) {
+        this.#listener.boundary(row.id, { index: row.unit, step, latents });
+      }
     }
     return notFinite;
   }

@@ -2,6 +2,7 @@
 import { parseArgs } from "node:util";
 import { AppError, type FieldViolation, invalidArgument } from "@fluxline/kernel/error.ts";
 import { isToken } from "@fluxline/platform/bus/topology.ts";
+import type { CheckpointLimits } from "../core/checkpoint-policy.ts";
 import type { RunType } from "../onnx/graph.ts";
 import { parseProvider, type Provider } from "./runner/arguments.ts";
 
@@ -15,15 +16,21 @@ export interface GroupOptions {
   readonly runType: RunType;
   readonly rowsMax: number;
   readonly residentsMax: number;
+  readonly checkpoints: CheckpointLimits;
   /** Seconds of one step, for provider `simulated` only. */
   readonly simulatedStepSeconds: number;
   readonly exitWithParent: boolean;
 }
 
 const RUN_TYPES: readonly RunType[] = ["float32", "float16", "bfloat16"];
+const MIB = 1024 * 1024;
 const THREADS_MAX = 1024;
 const ROWS_MAX = 64;
 const RESIDENTS_MAX = 1024;
+const CHECKPOINT_EVERY_MS_MAX = 3_600_000;
+const CHECKPOINT_EVERY_MS_DEFAULT = "2000";
+const CHECKPOINT_MIB_PER_SECOND_MAX = 10_000;
+const CHECKPOINT_MIB_PER_SECOND_DEFAULT = "32";
 const ROWS_DEFAULT = "4";
 const RESIDENTS_DEFAULT = "8";
 
@@ -37,6 +44,8 @@ const OPTIONS = {
   "run-type": { type: "string", default: "float32" },
   "max-batch": { type: "string", default: ROWS_DEFAULT },
   "max-residents": { type: "string", default: RESIDENTS_DEFAULT },
+  "checkpoint-every-ms": { type: "string", default: CHECKPOINT_EVERY_MS_DEFAULT },
+  "checkpoint-mib-per-second": { type: "string", default: CHECKPOINT_MIB_PER_SECOND_DEFAULT },
   "simulated-step-seconds": { type: "string", default: "0.05" },
   "exit-with-parent": { type: "boolean", default: false },
 } as const;
@@ -45,11 +54,11 @@ const OPTIONS = {
 export function parseGroupOptions(argv: readonly string[], cores: number): GroupOptions {
   const values = parse(argv);
   const violations: FieldViolation[] = [];
-  const whole = (field: keyof typeof values, text: string, max: number): number => {
+  const whole = (field: keyof typeof values, text: string, max: number, min = 1): number => {
     const value = Number(text);
-    if (Number.isInteger(value) && value >= 1 && value <= max) return value;
-    violations.push({ field: `--${field}`, description: `is ${text}; use 1 to ${max}` });
-    return 1;
+    if (Number.isInteger(value) && value >= min && value <= max) return value;
+    violations.push({ field: `--${field}`, description: `is ${text}; use ${min} to ${max}` });
+    return min;
   };
   const id = (field: "pool" | "group"): string => {
     const value = values[field];
@@ -81,6 +90,21 @@ export function parseGroupOptions(argv: readonly string[], cores: number): Group
     runType: runType ?? "float32",
     rowsMax: whole("max-batch", values["max-batch"], ROWS_MAX),
     residentsMax: whole("max-residents", values["max-residents"], RESIDENTS_MAX),
+    checkpoints: {
+      everyMs: whole(
+        "checkpoint-every-ms",
+        values["checkpoint-every-ms"],
+        CHECKPOINT_EVERY_MS_MAX,
+        0,
+      ),
+      bytesPerSecondMax:
+        MIB *
+        whole(
+          "checkpoint-mib-per-second",
+          values["checkpoint-mib-per-second"],
+          CHECKPOINT_MIB_PER_SECOND_MAX,
+        ),
+    },
     simulatedStepSeconds: stepSeconds,
     exitWithParent: values["exit-with-parent"],
   };

@@ -4,6 +4,7 @@
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 import { AppError, type ErrorRecord, fromErrorRecord } from "@fluxline/kernel/error.ts";
+import type { Clock } from "@fluxline/kernel/clock.ts";
 import type { Advisory } from "@fluxline/kernel/image-request.ts";
 import type { Bus } from "@fluxline/platform/bus/connection.ts";
 import { publishBus } from "@fluxline/platform/bus/request.ts";
@@ -21,6 +22,7 @@ import {
   OutputFormat,
   Progress_Phase,
 } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import type { CheckpointPolicy } from "../core/checkpoint-policy.ts";
 import type { ProgressPhase, ReleaseReason } from "../core/driver.ts";
 import type { ImagePlan, Pixels } from "../core/image-model.ts";
 import { generationText } from "../core/png-text.ts";
@@ -37,6 +39,8 @@ export interface DeskOptions {
   readonly modelDigest: string;
   readonly numericsClass: string;
   readonly simulated: boolean;
+  readonly checkpoints: CheckpointPolicy;
+  readonly clock: Clock;
   readonly leaderEpoch: () => bigint;
   /** The leader holds this placement for stale: the engine drops it. */
   readonly onStale: (id: string) => void;
@@ -56,6 +60,8 @@ export interface PlacedJob {
 
 interface Entry extends PlacedJob {
   readonly stored: ImageUnit[];
+  /** Its last report is on its way; nothing is said after it. */
+  ended: boolean;
 }
 
 type ReportEvent = NonNullable<Report["event"]>;
@@ -76,7 +82,7 @@ export class PlacementDesk implements EngineListener, ImageStore {
   }
 
   place(job: PlacedJob): void {
-    this.#entries.set(PlacementDesk.jobId(job.fence), { ...job, stored: [] });
+    this.#entries.set(PlacementDesk.jobId(job.fence), { ...job, stored: [], ended: false });
   }
 
   /** Takes back a `place` whose job could not be begun. */
@@ -128,6 +134,14 @@ export class PlacementDesk implements EngineListener, ImageStore {
     }
   }
 
+  boundary(id: string, unit: Required<EngineUnit>): void {
+    const { checkpoints, clock } = this.#options;
+    const image = imageName(id, unit.index);
+    const { byteLength } = unit.latents;
+    if (!checkpoints.begin(image, byteLength, clock.monotonicMs())) return;
+    void this.#checkpoint(id, unit).finally(() => checkpoints.ended(image));
+  }
+
   finished(id: string): void {
     const units = this.#entry(id).stored;
     this.#track(this.#end(id, { $case: "finished", value: { units } }));
@@ -146,6 +160,7 @@ export class PlacementDesk implements EngineListener, ImageStore {
   }
 
   dropped(id: string): void {
+    this.#forgetCheckpoints(id);
     this.#entries.delete(id);
   }
 
@@ -170,6 +185,14 @@ export class PlacementDesk implements EngineListener, ImageStore {
         drained: reason === "drained",
       },
     });
+  }
+
+  /** Saves an image that goes on; the leader replaces its older checkpoint. */
+  async #checkpoint(id: string, unit: Required<EngineUnit>): Promise<void> {
+    const entry = this.#entry(id);
+    const units = await this.#checkpoints(entry.fence, [unit]);
+    if (units.length === 0 || entry.ended || this.#entries.get(id) !== entry) return;
+    await this.#report(id, { $case: "checkpointed", value: { units } });
   }
 
   async #checkpoints(fence: Fence, units: readonly Required<EngineUnit>[]): Promise<ImageUnit[]> {
@@ -205,8 +228,17 @@ export class PlacementDesk implements EngineListener, ImageStore {
   /** The last report of a placement; it is forgotten once the leader has answered. */
   async #end(id: string, event: ReportEvent): Promise<void> {
     const entry = this.#entry(id);
+    entry.ended = true;
+    this.#forgetCheckpoints(id);
     await this.#report(id, event);
     if (this.#entries.get(id) === entry) this.#entries.delete(id);
+  }
+
+  #forgetCheckpoints(id: string): void {
+    const { imageCount = 1 } = this.#entry(id).spec;
+    for (let index = 0; index < imageCount; index++) {
+      this.#options.checkpoints.forget(imageName(id, index));
+    }
   }
 
   async #report(id: string, event: ReportEvent): Promise<ReportOutcome | undefined> {
@@ -229,6 +261,10 @@ export class PlacementDesk implements EngineListener, ImageStore {
     assert(entry !== undefined, `${id} is not placed here`);
     return entry;
   }
+}
+
+function imageName(id: string, index: number): string {
+  return `${id}/${index}`;
 }
 
 const progressPhases: Readonly<Record<ProgressPhase, Progress_Phase>> = {

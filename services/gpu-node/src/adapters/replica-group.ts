@@ -14,7 +14,9 @@ import {
   resultsStore,
 } from "@fluxline/platform/bus/topology.ts";
 import type { Lifecycle } from "@fluxline/platform/lifecycle.ts";
+import { realClock } from "@fluxline/platform/real-clock.ts";
 import type { Logger } from "@fluxline/platform/log.ts";
+import { CheckpointPolicy } from "../core/checkpoint-policy.ts";
 import { FenceGuard } from "../core/fence-guard.ts";
 import type { ImageModel } from "../core/image-model.ts";
 import { cpuDeviceClass, numericsClass } from "../core/numerics-class.ts";
@@ -131,6 +133,8 @@ export class ReplicaGroup {
       modelDigest: model.profile.digest,
       numericsClass: numerics,
       simulated,
+      checkpoints: new CheckpointPolicy(this.#options.checkpoints),
+      clock: realClock,
       leaderEpoch: () => guard.leaderEpoch,
       onStale: (id) => engine.fence(id),
       onDrained: () => {
