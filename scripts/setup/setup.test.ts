@@ -96,7 +96,9 @@ describe("the lock", () => {
 
 describe("a command", () => {
   test("that runs too long is ended and says so", async () => {
-    const result = await runCommand("sleep", ["60"], { limitMs: 100 });
+    const result = await runCommand(process.execPath, ["-e", "setTimeout(() => {}, 60_000)"], {
+      limitMs: 100,
+    });
     expect(result).toMatchObject({ ok: false, reason: expect.stringContaining("0.1 s") });
   });
   test("that does not exist is a result, not a crash", async () => {

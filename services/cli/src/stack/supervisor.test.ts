@@ -116,7 +116,8 @@ describe("a child that dies", () => {
     expect(isAlive(supervisor.pid)).toBe(true);
   });
   test("takes what it started with it", async () => {
-    const grandchild = 'require("child_process").spawn("sleep", ["60"]).pid';
+    const grandchild =
+      'require("child_process").spawn(process.execPath, ["-e", "setTimeout(() => {}, 60_000)"]).pid';
     const note = `require("fs").writeFileSync(process.argv[1] + "/pid", String(${grandchild}));`;
     const { supervisor, until } = supervise(`${note}${ready}${leave}${stay}`);
     await supervisor.start();

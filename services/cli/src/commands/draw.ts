@@ -1,0 +1,107 @@
+/**
+ * The part of `fluxline generate` that talks to a server: asks, shows progress, writes the pictures.
+ * Apart from `generate.ts`, because it loads gRPC, which has time while a private stack starts.
+ */
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { AppError } from "@fluxline/kernel/error.ts";
+import { ImageJob } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import type { GenerateImageRequest } from "@fluxline/proto/fluxline/v1/image_service.ts";
+import { type ImageOptions, imageSpec } from "../image-spec.ts";
+import { unlessInterrupted } from "../interruption.ts";
+import { type OutputPlan, writeImage } from "../output-file.ts";
+import { ImageClient } from "../server/image-client.ts";
+import { collectPictures, type Outcome } from "../server/picture-stream.ts";
+import { printLine, type Session } from "../session.ts";
+import { durationText } from "../view/pace.ts";
+import { openProgress, type ProgressView } from "../view/progress.ts";
+
+/** A server that was there may be away for so long. */
+const unansweredMsMax = 60_000;
+const askAgainMs = 500;
+
+export interface DrawOptions extends ImageOptions {
+  readonly pool?: string;
+  readonly json: boolean;
+}
+
+/** Where to ask: HOST:PORT when it serves, having said what there is to say meanwhile. */
+export type ServerSource = (view: ProgressView) => Promise<string>;
+
+export async function draw(
+  source: ServerSource,
+  prompt: string,
+  options: DrawOptions,
+  plan: OutputPlan,
+  session: Session,
+): Promise<void> {
+  const begunMs = performance.now();
+  const spec = imageSpec(prompt, options, plan.format);
+  const request = { pool: options.pool ?? "", spec, requestId: randomUUID() };
+  const view = await openProgress(session, options.json);
+  try {
+    const server = await source(view);
+    const outcome = await askUntilAnswered(server, request, view, session);
+    view.end();
+    report(outcome, plan, performance.now() - begunMs, options.json, session);
+  } finally {
+    view.end();
+  }
+}
+
+/**
+ * One request, asked again when the server goes away and comes back: the request id makes it the
+ * same job, which has gone on meanwhile. The time without any server is bounded.
+ */
+async function askUntilAnswered(
+  server: string,
+  request: GenerateImageRequest,
+  view: ProgressView,
+  { interrupted }: Session,
+): Promise<Outcome> {
+  const client = new ImageClient(server);
+  let heardMs: number | undefined;
+  const onJob = (job: ImageJob) => {
+    heardMs = performance.now();
+    view.job(job);
+  };
+  try {
+    while (true) {
+      try {
+        const collected = collectPictures(client.generate(request, interrupted), onJob);
+        return await unlessInterrupted(interrupted, collected);
+      } catch (thrown) {
+        const lost = thrown instanceof AppError && thrown.code === "unavailable";
+        if (!lost || heardMs === undefined) throw thrown;
+        if (performance.now() - heardMs > unansweredMsMax) throw thrown;
+        view.note("the server went away; asking again for the same job");
+        await unlessInterrupted(interrupted, sleep(askAgainMs));
+      }
+    }
+  } finally {
+    client.close();
+  }
+}
+
+function report(
+  { job, pictures }: Outcome,
+  plan: OutputPlan,
+  tookMs: number,
+  json: boolean,
+  { stdout, stderr }: Session,
+): void {
+  const seed = job.images[0]?.seed ?? job.spec?.seed ?? 0n;
+  const files = pictures.map(({ index, bytes }) => writeImage(plan, index, seed, bytes));
+  if (json) {
+    const result = { event: "result", files, seconds: tookMs / 1000, job: ImageJob.toJSON(job) };
+    return printLine(stdout, JSON.stringify(result));
+  }
+  for (const { message, field } of job.advisories) {
+    printLine(stderr, `advice${field === "" ? "" : ` on ${field}`}: ${message}`);
+  }
+  if (job.simulated) printLine(stderr, "simulated: no device ran, this is no real picture");
+  for (const file of files) printLine(stdout, file);
+  const { width, height, numInferenceSteps } = job.spec ?? {};
+  const size = `${width}x${height}, ${numInferenceSteps} steps, seed ${seed}`;
+  printLine(stderr, `${size}, ${durationText(tookMs)}`);
+}
