@@ -7,9 +7,10 @@ const KEPT_OUTPUT_BYTES = 16_384;
 
 /**
  * Resolves to `{ ok, output, reason }`; never throws. `output` is the end of stdout and stderr
- * together. A program that runs past `limitMs` is ended with everything it started.
+ * together. A program that runs past `limitMs` is ended with everything it started. `onStart` gets
+ * its process id, which is also that of its group.
  */
-export function runCommand(file, args, { limitMs, ...options }) {
+export function runCommand(file, args, { limitMs, onStart, ...options }) {
   return new Promise((resolve) => {
     let output = "";
     let timedOut = false;
@@ -18,6 +19,7 @@ export function runCommand(file, args, { limitMs, ...options }) {
     };
     const stdio = ["ignore", "pipe", "pipe"];
     const child = spawn(file, args, { ...options, stdio, detached: true });
+    if (child.pid !== undefined) onStart?.(child.pid);
     const timer = setTimeout(() => {
       timedOut = true;
       killGroup(child.pid, "SIGKILL");

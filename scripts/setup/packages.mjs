@@ -6,7 +6,7 @@
 import { existsSync, mkdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { writeFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
-import { findOnPath, runCommand } from "./command.mjs";
+import { findOnPath, killGroup, runCommand } from "./command.mjs";
 import { say, SetupError, step } from "./report.mjs";
 
 const INSTALL_LIMIT_MS = 15 * 60_000;
@@ -75,14 +75,16 @@ function shortList(names) {
  */
 async function install(root, marker) {
   const modules = join(root, "node_modules");
+  endAbandonedInstall(marker);
   if (existsSync(marker) || !existsSync(join(modules, ".package-lock.json"))) {
     rmSync(modules, { recursive: true, force: true });
   }
   mkdirSync(modules, { recursive: true });
-  writeFileSync(marker, "Here until npm has finished; left behind, node_modules is made anew.\n");
+  writeFileSync(marker, "");
   const npm = await npmCommand(root);
   const args = ["install", "--no-save", "--include=dev", "--include=optional"];
-  const result = await runNpm(npm, args, root);
+  // Who finds the marker ends that npm first: it outlives a set-up that was killed.
+  const result = await runNpm(npm, args, root, (pid) => writeFileSync(marker, String(pid)));
   const log = join(root, ".cache/setup/npm-install.log");
   mkdirSync(dirname(log), { recursive: true });
   writeFileSync(log, `${result.output}\n`);
@@ -93,6 +95,16 @@ async function install(root, marker) {
     ]);
   }
   rmSync(marker);
+}
+
+/** Ends an npm that a killed set-up left behind, before it and a new one write the same files. */
+function endAbandonedInstall(marker) {
+  if (!existsSync(marker)) return;
+  const pid = Number(readFileSync(marker, "utf8"));
+  const commandLine = `/proc/${pid}/cmdline`;
+  if (!(pid > 0) || !existsSync(commandLine)) return;
+  // The id may belong to another program by now.
+  if (readFileSync(commandLine, "utf8").includes("npm")) killGroup(pid, "SIGKILL");
 }
 
 /** @typedef {{ node: string, file: string, args: string[], path: string[] }} Npm */
@@ -151,7 +163,7 @@ async function newerNode(root, oldNpm) {
   return node;
 }
 
-function runNpm(npm, args, cwd) {
+function runNpm(npm, args, cwd, onStart) {
   const env = {
     ...process.env,
     PATH: npm.path.join(delimiter),
@@ -160,7 +172,7 @@ function runNpm(npm, args, cwd) {
   };
   const quiet = ["--no-audit", "--no-fund", "--loglevel=error"];
   const all = [...npm.args, ...args, ...quiet];
-  return runCommand(npm.file, all, { cwd, env, limitMs: INSTALL_LIMIT_MS });
+  return runCommand(npm.file, all, { cwd, env, limitMs: INSTALL_LIMIT_MS, onStart });
 }
 
 async function nodeMajor(node) {
