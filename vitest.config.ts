@@ -18,6 +18,7 @@ export default defineConfig({
       { test: { name: "golden", include: ["test/golden/**/*.test.ts"], ...slow } },
       { test: { name: "integration", include: ["test/integration/**/*.test.ts"], ...slow } },
       { test: { name: "e2e", include: ["test/e2e/**/*.test.ts"], ...slow } },
+      { test: { name: "slow", include: ["test/slow/**/*.test.ts"], ...slow } },
     ],
   },
 });

@@ -1,7 +1,7 @@
 /**
  * Every check and every test suite, one after another, with one line of totals at the end:
  * `N passed, N failed` (`, N skipped` follows when there are any). Suites named as arguments run
- * alone. Each suite has a bound on its time, and one that dies or runs no test counts as a failure.
+ * alone; `all` are all of them, the slow ones too. Each suite has a bound on its time, and one that dies or runs no test counts as a failure.
  */
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -26,16 +26,20 @@ const SUITES = [
   { name: "golden", limitMs: 10 * MINUTE_MS },
   { name: "integration", limitMs: 10 * MINUTE_MS },
   { name: "e2e", limitMs: 15 * MINUTE_MS },
+  { name: "slow", limitMs: 15 * MINUTE_MS, onlyWhenNamed: true },
 ];
 
 async function main(names) {
-  const known = [...CHECKS, ...SUITES].map(({ name }) => name);
+  const known = ["all", ...[...CHECKS, ...SUITES].map(({ name }) => name)];
   const unknown = names.filter((name) => !known.includes(name));
   if (unknown.length > 0) {
     console.error(`There is no suite ${unknown.join(", ")}; there are ${known.join(", ")}.`);
     return 2;
   }
-  const chosen = (each) => names.length === 0 || names.includes(each.name);
+  const chosen = (each) =>
+    names.includes(each.name) ||
+    names.includes("all") ||
+    (names.length === 0 && !each.onlyWhenNamed);
   const results = [];
   for (const check of CHECKS.filter(chosen)) results.push(await runCheck(check));
   for (const suite of SUITES.filter(chosen)) results.push(await runSuite(suite));

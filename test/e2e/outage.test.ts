@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { fluxline, RunningCommand, smallModel, startServer } from "../support/command.ts";
+import { fluxline, RunningCommand, smallModel } from "../support/command.ts";
 
 let folder = "";
 const started: RunningCommand[] = [];
@@ -42,34 +42,7 @@ describe("without NATS", () => {
   });
 });
 
-const failureOf = (stderr: string) =>
-  (JSON.parse(stderr) as { error: { code: string; reason: string; message: string } }).error;
-
 describe("a full disk", () => {
-  test("where results are kept fails the job with the reason, and later jobs work", async () => {
-    // A store for results of 512 KiB: a real store of a real nats-server that takes no more. The
-    // other stores shrink with it and are still large enough.
-    const env = { FLUXLINE_STORE_SIZE_SCALE: String(512 / (4 * 1024 ** 2)) };
-    const args = ["--model", smallModel, "--data", join(folder, "small-store")];
-    const server = await startServer(args, { env });
-    started.push(server.command);
-    const large = ["--steps", "1", "--width", "512", "--height", "512"];
-    const drawing = ["generate", "a red circle", ...large, "--server", server.address];
-    const full = await fluxline([...drawing, "--json", "--output", join(folder, "a.png")]);
-    expect(full.code).toBe(1);
-    const failure = failureOf(full.stderr);
-    // It was tried again, in case room was made.
-    expect(failure).toMatchObject({ code: "aborted", reason: "ATTEMPTS_EXHAUSTED" });
-    expect(failure.message).toMatch(/store "results" takes no more .*: free space/);
-    // The server lives and answers.
-    const listed = await fluxline(["jobs", "list", "--server", server.address]);
-    expect(listed.stdout).toContain("failed");
-    const small = ["generate", "x", "--steps", "1", "--output", join(folder, "b.png")];
-    expect((await fluxline([...small, "--server", server.address])).code).toBe(0);
-    await server.command.stop();
-    await server.command.untilGone();
-  });
-
   // Needs the right to mount, which a test machine may not give.
   const small = mkdtempSync(join(tmpdir(), "fluxline-e2e-small-"));
   const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=8k", "tmpfs", small]).status === 0;

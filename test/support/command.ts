@@ -139,8 +139,12 @@ export class RunningCommand {
   }
 }
 
-export function startFluxline(args: readonly string[], options?: CommandOptions): RunningCommand {
-  return new RunningCommand(process.execPath, [launcher, ...args], options);
+export function startFluxline(
+  args: readonly string[],
+  options?: CommandOptions,
+  msMax?: number,
+): RunningCommand {
+  return new RunningCommand(process.execPath, [launcher, ...args], options, msMax);
 }
 
 export async function fluxline(args: readonly string[], options?: CommandOptions): Promise<Ended> {
@@ -157,8 +161,9 @@ export interface RunningServer {
 export async function startServer(
   args: readonly string[],
   options?: CommandOptions,
+  msMax?: number,
 ): Promise<RunningServer> {
-  const command = startFluxline(["up", "--json", "--port", "0", ...args], options);
+  const command = startFluxline(["up", "--json", "--port", "0", ...args], options, msMax);
   const ready = await command.line((line) => line.includes('"event":"ready"'));
   const { address, nats }: { address: string; nats: string } = JSON.parse(ready);
   return { command, address, nats };
