@@ -21,6 +21,8 @@ const unansweredMsMax = 60_000;
 const askAgainMs = 500;
 
 export interface DrawOptions extends ImageOptions {
+  /** When the command began, by the monotonic clock. */
+  readonly begunMs: number;
   readonly pool?: string;
   readonly json: boolean;
 }
@@ -35,7 +37,6 @@ export async function draw(
   plan: OutputPlan,
   session: Session,
 ): Promise<void> {
-  const begunMs = performance.now();
   const spec = imageSpec(prompt, options, plan.format);
   const request = { pool: options.pool ?? "", spec, requestId: randomUUID() };
   const view = await openProgress(session, options.json);
@@ -43,7 +44,7 @@ export async function draw(
     const server = await source(view);
     const outcome = await askUntilAnswered(server, request, view, session);
     view.end();
-    report(outcome, plan, performance.now() - begunMs, options.json, session);
+    report(outcome, plan, performance.now() - options.begunMs, options.json, session);
   } finally {
     view.end();
   }

@@ -8,7 +8,7 @@ import { checkTexts, readPrompt } from "../prompt.ts";
 import type { Session } from "../session.ts";
 import type { DrawOptions } from "./draw.ts";
 
-export interface GenerateOptions extends DrawOptions {
+export interface GenerateOptions extends Omit<DrawOptions, "begunMs"> {
   readonly server?: string;
   readonly model: string;
   readonly threads?: number;
@@ -18,12 +18,13 @@ export interface GenerateOptions extends DrawOptions {
 }
 
 export async function generate(
-  given: string,
-  options: GenerateOptions,
+  promptOrDash: string,
+  given: GenerateOptions,
   session: Session,
 ): Promise<ExitCode> {
+  const options = { ...given, begunMs: performance.now() };
   const format = chooseFormat(options.format, options.output);
-  const prompt = await readPrompt(given, session.stdin);
+  const prompt = await readPrompt(promptOrDash, session.stdin);
   const { prompt2 = "", negativePrompt = "", overwrite, server } = options;
   checkTexts({ PROMPT: prompt, "--prompt-2": prompt2, "--negative-prompt": negativePrompt });
   const plan: OutputPlan = { file: options.output, overwrite, format, count: options.count ?? 1 };
