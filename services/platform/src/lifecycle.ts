@@ -22,8 +22,10 @@ export class Lifecycle {
     this.#log = log;
   }
 
+  /** A part that comes when the drain has begun is drained at once. */
   add(part: Part): void {
     this.#parts.push(part);
+    if (this.#drained) void this.drain();
   }
 
   /** Asks for the end, as a signal would; the first reason counts. */
@@ -56,6 +58,7 @@ export class Lifecycle {
 
   /** Drains what was added so far: also the way out of a start that failed halfway. */
   async drain(): Promise<number> {
+    this.#drained = true;
     let code = 0;
     for (const part of this.#parts.splice(0).toReversed()) {
       try {
@@ -70,6 +73,7 @@ export class Lifecycle {
   }
 
   #signalled = false;
+  #drained = false;
 }
 
 async function within(work: Promise<void>, name: string): Promise<void> {

@@ -231,6 +231,8 @@ export class LeaderSession {
         return this.#reply(effect.token, {
           outcome: { $case: "refused", value: toStatus(effect.outcome.error) },
         });
+      case "no-reply":
+        return this.#reply(effect.token, undefined);
       case "store-pool":
         return this.#inBackground(effect.kind, this.#storePool(effect));
       case "echo":

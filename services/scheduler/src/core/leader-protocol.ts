@@ -89,6 +89,8 @@ export type Effect =
       readonly outcome: "recorded" | "stale";
     }
   | { readonly kind: "reply-register"; readonly token: Token; readonly outcome: Refused }
+  /** Nothing came of it, and who asked hears nothing: it asks again. */
+  | { readonly kind: "no-reply"; readonly token: Token }
   /** Write the pool's record, then accept the registration. */
   | {
       readonly kind: "store-pool";

@@ -149,6 +149,9 @@ export class World {
         this.#waiting.delete(effect.token);
         return;
       }
+      case "no-reply":
+        this.#waiting.delete(effect.token);
+        return;
       case "store-pool":
       case "delete-blobs":
       case "count":

@@ -55,7 +55,20 @@ export class Outbox {
   /** A report gets no reply then: the group sends it again. */
   answerError(asker: Asker, error: AppError): void {
     const outcome = { kind: "refused", error } as const;
-    if (asker.kind === "admit") this.emit({ kind: "reply-admit", token: asker.token, outcome });
-    if (asker.kind === "cancel") this.emit({ kind: "reply-cancel", token: asker.token, outcome });
+    switch (asker.kind) {
+      case "admit":
+        return this.emit({ kind: "reply-admit", token: asker.token, outcome });
+      case "cancel":
+        return this.emit({ kind: "reply-cancel", token: asker.token, outcome });
+      case "report":
+        return this.drop(asker);
+      case "nobody":
+        return;
+    }
+  }
+
+  /** Every question is settled, also one that gets no answer: else it is waited for for ever. */
+  drop(asker: Asker): void {
+    if (asker.kind !== "nobody") this.emit({ kind: "no-reply", token: asker.token });
   }
 }

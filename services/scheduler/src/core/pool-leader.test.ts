@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { AppError } from "@fluxline/kernel/error.ts";
 import { Random } from "@fluxline/kernel/random.ts";
 import type { AdmitDraft } from "./admission.ts";
 import type { HeartbeatFacts } from "./group-table.ts";
@@ -11,6 +12,7 @@ import {
   GROUP_SILENCE_MS,
   OUTAGE_GRACE_MS,
   RECORD_BYTES_PER_POOL_MAX,
+  WAITING_PER_JOB_MAX,
 } from "./limits.ts";
 import { PoolLeader } from "./pool-leader.ts";
 import { World } from "./leader-world.ts";
@@ -88,6 +90,7 @@ class Desk {
   }
 }
 
+const full = new AppError("resource_exhausted", "full", { reason: "STORE_FULL" });
 const kinds = (effects: readonly Effect[]) => effects.map((effect) => effect.kind);
 const fence = {
   pool: "p",
@@ -206,8 +209,7 @@ describe("placement and commands", () => {
     const desk = new Desk([buildRecord()]);
     const [write] = desk.leader.step(heartbeat(), desk.nowMs);
     expect(write).toMatchObject({ kind: "write", record: { state: "assigned" } });
-    const error = Object.assign(new Error("full"), { code: "resource_exhausted" }) as never;
-    const refused = desk.leader.step({ kind: "write-refused", key, error }, desk.nowMs);
+    const refused = desk.leader.step({ kind: "write-refused", key, error: full }, desk.nowMs);
     expect(refused.filter(({ kind }) => kind !== "count")).toEqual([]);
     expect(desk.state()).toBe("queued");
     expect(kinds(desk.live(2, heartbeat()))).toEqual(["write", "assign"]);
@@ -251,6 +253,35 @@ describe("placement and commands", () => {
     expect(effects.filter(({ kind }) => kind !== "count")).toMatchObject([
       { kind: "reply-cancel", token: 9, outcome: { record: { state: "succeeded" } } },
     ]);
+  });
+});
+
+describe("a question that gets no answer is settled all the same", () => {
+  const running = buildRecord({ state: "running", ...fence });
+  const report = (token: number): Input => ({
+    kind: "report",
+    token,
+    report: { fence, event: { kind: "finished", units: [finishedUnit(0)] } },
+  });
+
+  test("a report whose write the store refuses", () => {
+    const desk = new Desk([running]);
+    desk.leader.step(report(9), desk.nowMs);
+    const effects = desk.leader.step({ kind: "write-refused", key, error: full }, desk.nowMs);
+    expect(effects).toContainEqual({ kind: "no-reply", token: 9 });
+  });
+
+  test("what comes when too much waits for the job already", () => {
+    const desk = new Desk([running]);
+    const settled: number[] = [];
+    const note = (effects: readonly Effect[]) => {
+      for (const effect of effects) if ("token" in effect) settled.push(effect.token);
+    };
+    const tokens = Array.from({ length: WAITING_PER_JOB_MAX + 3 }, (_, i) => i + 1);
+    for (const token of tokens) note(desk.leader.step(report(token), desk.nowMs));
+    expect(settled).toEqual(tokens.slice(WAITING_PER_JOB_MAX + 1));
+    note(desk.leader.step({ kind: "written", key, revision: 2 }, desk.nowMs));
+    expect(settled.toSorted((a, b) => a - b)).toEqual(tokens);
   });
 });
 

@@ -177,8 +177,9 @@ export class PoolLeader {
   /** Applies an event to a job, now or once its write is done. */
   #work(entry: JobEntry, work: Work, nowMs: number): void {
     if (entry.pending) {
-      if (!this.#jobs.wait(entry, work)) this.#out.count("job_inputs_dropped");
-      return;
+      if (this.#jobs.wait(entry, work)) return;
+      this.#out.count("job_inputs_dropped");
+      return this.#out.drop(work.asker);
     }
     const { record } = entry;
     if (!record) return this.#out.answerUnknown(work.asker);
