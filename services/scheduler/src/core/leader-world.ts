@@ -1,9 +1,10 @@
 /**
- * A small virtual world around the real leader: a store, replica groups, a network that loses and
- * delays, leaders that die or thaw. Seeded, so that a failing walk can be walked again. Checks
+ * A small virtual world around the real leader: a store that refuses now and then, replica groups,
+ * a network that loses and delays, leaders that die or thaw. Seeded, so that a failing walk can be walked again. Checks
  * after every write and every command what must hold whatever happens.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
+import { AppError } from "@fluxline/kernel/error.ts";
 import type { Random } from "@fluxline/kernel/random.ts";
 import type { AdmitDraft } from "./admission.ts";
 import { buildRecord, buildUnit } from "./job-builder.ts";
@@ -21,6 +22,8 @@ export class World {
   nowMs = 1_000_000;
   faults = true;
   outageUntilMs = 0;
+  /** Until then the store refuses most of what it is to write. */
+  fullUntilMs = 0;
   readonly groups: WorldGroup[];
   readonly admitted = new Set<string>();
   readonly cancelled = new Set<string>();
@@ -212,6 +215,10 @@ export class World {
     if (revision !== (present?.revision ?? 0)) {
       const stored = present && { ...present, sizeBytes: 100 };
       return this.#inReign(reign, { kind: "conflict", key, stored });
+    }
+    if (this.nowMs < this.fullUntilMs && this.chance(0.9)) {
+      const error = new AppError("resource_exhausted", "full", { reason: "STORE_FULL" });
+      return this.#inReign(reign, { kind: "write-refused", key, error });
     }
     this.#revision += 1;
     if (effect.kind === "purge") {

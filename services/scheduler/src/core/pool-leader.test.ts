@@ -319,6 +319,38 @@ describe("loss", () => {
     expect(desk.give(heartbeat({ incarnation: "i0" }))).toEqual([]);
   });
 
+  test.each([
+    ["a silent group", undefined],
+    ["a group that started anew", heartbeat({ incarnation: "i1", ready: false })],
+  ])("of %s is written in the end, however often the store refuses it", (_, beat) => {
+    const desk = new Desk([running]);
+    let refusals = 0;
+    for (let i = 0; i < 120 && desk.state() === "running"; i++) {
+      desk.nowMs += 500;
+      for (const input of [{ kind: "echo" }, { kind: "tick" }, beat] as (Input | undefined)[]) {
+        const [write] = (input ? desk.leader.step(input, desk.nowMs) : []).filter(
+          (effect) => effect.kind === "write",
+        );
+        if (!write) continue;
+        const answer: Input =
+          ++refusals <= 5
+            ? { kind: "write-refused", key, error: full }
+            : { kind: "written", key, revision: 9 };
+        desk.leader.step(answer, desk.nowMs);
+      }
+    }
+    expect({ refusals, state: desk.state() }).toEqual({ refusals: 6, state: "queued" });
+  });
+
+  test("a former leader's placement on an incarnation that is gone is seen to be lost", () => {
+    const desk = new Desk([buildRecord()]);
+    desk.give(heartbeat({ incarnation: "i1", ready: false }));
+    const record = buildRecord({ ...running, leaderEpoch: 4n });
+    desk.give({ kind: "observed", job: { record, revision: 30, sizeBytes: 1 } });
+    desk.live(1);
+    expect(desk.state()).toBe("queued");
+  });
+
   test("a cancelling job of a lost group is cancelled", () => {
     const desk = new Desk([{ ...running, state: "cancelling" }]);
     desk.give(heartbeat({ incarnation: "i1" }));
@@ -399,7 +431,8 @@ describe("random walks", () => {
       else if (dice < 0.3 && id > 0) world.cancel(`default.j${random.below(id)}`);
       else if (dice < 0.31) world.killLeader();
       else if (dice < 0.33) world.outageUntilMs = world.nowMs + random.below(15_000);
-      else if (dice < 0.36) {
+      else if (dice < 0.35) world.fullUntilMs = world.nowMs + random.below(8_000);
+      else if (dice < 0.38) {
         const group = world.groups[random.below(world.groups.length)];
         group?.crash(random.below(20_000), random.float() < 0.5);
       }

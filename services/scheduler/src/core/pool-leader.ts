@@ -25,6 +25,7 @@ import {
   droppedBlobs,
   type Fence,
   fenceOf,
+  isActive,
   isEnded,
   isPlacedAt,
   type JobRecord,
@@ -73,7 +74,7 @@ export class PoolLeader {
   readonly #groups = new GroupTable();
   readonly #out = new Outbox();
   #lastEchoSentMs = 0;
-  #placeAgainAtMs = 0;
+  #storeHeldUntilMs = 0;
   #deposed = false;
 
   /** `loaded`: every record of the pool, as the store has them. */
@@ -257,7 +258,7 @@ export class PoolLeader {
     const entry = this.#jobs.get(key);
     assert(entry?.pending, `job ${key} was refused without a write`);
     this.#out.count("writes_refused");
-    this.#placeAgainAtMs = nowMs + STORE_HOLD_MS;
+    this.#storeHeldUntilMs = nowMs + STORE_HOLD_MS;
     const { pending } = entry;
     this.#jobs.setPending(entry, undefined);
     this.#out.answerError(pending.work.asker, error);
@@ -385,7 +386,7 @@ export class PoolLeader {
   // --- placement -------------------------------------------------------------------------------
 
   #place(nowMs: number): void {
-    if (nowMs < this.#placeAgainAtMs || this.#jobs.queuedCount === 0) return;
+    if (nowMs < this.#storeHeldUntilMs || this.#jobs.queuedCount === 0) return;
     const groups = [...this.#groups.values()]
       .filter((group) => isOpen(group, nowMs))
       .map((group) => this.#openGroup(group))
@@ -487,7 +488,10 @@ export class PoolLeader {
       this.#groups.forget(group);
       this.#lost(group, nowMs);
     }
-    for (const entry of this.#jobs.live()) this.#endOverdue(entry, nowMs);
+    for (const entry of this.#jobs.live()) {
+      this.#endOverdue(entry, nowMs);
+      this.#loseStranded(entry, nowMs);
+    }
     this.#purgeExpired(nowMs);
   }
 
@@ -500,6 +504,15 @@ export class PoolLeader {
     } else if (record.state === "queued" && nowMs >= (record.queueDeadlineMs ?? Infinity)) {
       this.#work(entry, { event: { kind: "queue-timed-out" }, asker }, nowMs);
     }
+  }
+
+  /** On a group that is not there: the write that said so was refused, or another leader's. */
+  #loseStranded(entry: JobEntry, nowMs: number): void {
+    const { record } = entry;
+    if (entry.pending || !record || !isActive(record.state)) return;
+    if (nowMs < this.#storeHeldUntilMs) return;
+    if (this.#groups.get(record.group)?.incarnation === record.incarnation) return;
+    this.#lose(entry, record, nowMs);
   }
 
   #purgeExpired(nowMs: number): void {
