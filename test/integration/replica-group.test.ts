@@ -10,7 +10,11 @@ import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { type ImageJob, ImageJob_State as State } from "@fluxline/proto/fluxline/v1/image_job.ts";
 import { CreateImageJobRequest } from "@fluxline/proto/fluxline/v1/image_service.ts";
-import { type GroupProcess, startGroupProcess } from "../support/group-process.ts";
+import {
+  groupBeingStarted,
+  type GroupProcess,
+  startGroupProcess,
+} from "../support/group-process.ts";
 import { type NatsServer, startNats } from "../support/nats.ts";
 import { type SchedulerProcess, startScheduler, TestClient } from "../support/scheduler-process.ts";
 import { until } from "../support/until.ts";
@@ -30,6 +34,7 @@ let scheduler: SchedulerProcess;
 let client: TestClient;
 let undisturbed = "";
 const groups: GroupProcess[] = [];
+const simulated = ["--provider", "simulated"];
 
 async function group(name: string, ...options: string[]): Promise<GroupProcess> {
   const started = await startGroupProcess(nats.url, model, ["--group", name, ...options]);
@@ -141,6 +146,16 @@ describe("a job", () => {
     expect((await get(name)).attempt).toBe(2n);
   });
 
+  test("is handed over although its step would take longer than a drain may", async () => {
+    const first = await group("slow", ...simulated, "--simulated-step-seconds", "4");
+    const { name } = await create({ ...LONG, numInferenceSteps: 5 });
+    await reaches(name, 1);
+    expect(await first.terminate()).toBe(0);
+    await group("fast", ...simulated, "--simulated-step-seconds", "0.005");
+    expect((await ended(name)).state).toBe(State.STATE_SUCCEEDED);
+    expect(stepTakenUp(groups[1]!)).toBe(1);
+  });
+
   test("of several images shares batches with others and keeps its bytes", async () => {
     await group("g0", "--max-batch", "4");
     const names = await Promise.all(
@@ -155,7 +170,7 @@ describe("a job", () => {
   });
 
   test("on simulated devices ends like any other, and says that it was simulated", async () => {
-    await group("sim", "--provider", "simulated", "--simulated-step-seconds", "0.005");
+    await group("sim", ...simulated, "--simulated-step-seconds", "0.005");
     const { name } = await create({ ...LONG, numInferenceSteps: 4 });
     const job = await ended(name);
     expect(job.state).toBe(State.STATE_SUCCEEDED);
@@ -165,6 +180,15 @@ describe("a job", () => {
     expect(file.includes("simulated")).toBe(true);
     expect(groups[0]!.log()).toContain("simulated");
   });
+});
+
+test("a group that waits for a scheduler ends at once when it is told to", async () => {
+  nats = await startNats();
+  const waiting = startGroupProcess(nats.url, model, ["--group", "g0"]);
+  const told = setTimeout(() => groupBeingStarted()?.kill("SIGTERM"), 2_000);
+  await expect(waiting).rejects.toThrow("GPU node ended (0)");
+  clearTimeout(told);
+  await nats.close();
 });
 
 describe("a checkpoint whose weights are not numbers", () => {

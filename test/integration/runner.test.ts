@@ -124,6 +124,16 @@ describe("a runner", () => {
     expect(alive(child)).toBe(false);
   });
 
+  test("stopped while it waits to be started again is not started again", async () => {
+    const { runner, pid } = await started([sumGraph()]);
+    const first = pid();
+    process.kill(first, "SIGKILL");
+    await expect.poll(() => runner.restarts).toBe(1);
+    await runner.stop();
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    expect(alive(pid())).toBe(false);
+  });
+
   test("refuses a graph that onnxruntime cannot load, by name", async () => {
     const broken: Graph = { ...sumGraph(), onnx: new Uint8Array([1, 2, 3]) };
     await expect(started([broken])).rejects.toMatchObject({
@@ -142,8 +152,8 @@ describe("a runner", () => {
         .poll(() => broken.length > 0 || pid() !== victim, { timeout: 10_000 })
         .toBe(true);
     }
-    expect(broken[0]?.reason).toBe("RUNNER_DIED");
-    await expect(sum(runner, [1, 2], "ten")).rejects.toMatchObject({ reason: "RUNNER_DIED" });
+    expect(broken[0]?.reason).toBe("RUNNER_BROKEN");
+    await expect(sum(runner, [1, 2], "ten")).rejects.toMatchObject({ reason: "RUNNER_BROKEN" });
   });
 });
 

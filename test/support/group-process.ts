@@ -22,6 +22,13 @@ export interface GroupProcess {
   terminate(): Promise<number | null>;
 }
 
+let starting: ChildProcess | undefined;
+
+/** The process of the last start, ready or not. */
+export function groupBeingStarted(): ChildProcess | undefined {
+  return starting;
+}
+
 export async function startGroupProcess(
   natsUrl: string,
   model: string,
@@ -31,6 +38,7 @@ export async function startGroupProcess(
   const child = spawn(process.execPath, [...args, "--exit-with-parent"], {
     stdio: ["pipe", "pipe", "pipe"],
   });
+  starting = child;
   let log = "";
   child.stderr.on("data", (chunk: Buffer) => {
     log += chunk.toString();

@@ -3,34 +3,47 @@
  * machine and about a model folder. Logs go to stderr as JSON lines, answers to stdout.
  */
 import { availableParallelism } from "node:os";
-import { AppError, toAppError, toErrorRecord } from "@fluxline/kernel/error.ts";
+import { AppError, invalidArgument, toAppError, toErrorRecord } from "@fluxline/kernel/error.ts";
 import { Lifecycle } from "@fluxline/platform/lifecycle.ts";
 import { createLog, type LogLevel, logLevels } from "@fluxline/platform/log.ts";
-import { parseGroupOptions } from "./adapters/group-options.ts";
+import { optionsText, parseGroupOptions } from "./adapters/group-options.ts";
 
-const USAGE = `usage: main.ts serve --model DIR [--nats URL] [--pool P] [--group G] [--provider cpu]
+const USAGE = `usage: main.ts serve --model DIR [OPTION VALUE ...]
        main.ts devices
-       main.ts inspect DIR [--width N] [--height N] [--steps N]`;
+       main.ts inspect DIR [--width N] [--height N] [--steps N]
+
+options of serve, with their defaults:
+${optionsText()}`;
 
 async function serve(argv: readonly string[]): Promise<void> {
   const options = parseGroupOptions(argv, availableParallelism());
   process.title = "fluxline gpu-node driver";
-  const level = logLevels.find((known) => known === process.env["FLUXLINE_LOG_LEVEL"]) ?? "info";
-  const log = createLog("gpu-node", level satisfies LogLevel);
+  const log = createLog("gpu-node", logLevel(process.env["FLUXLINE_LOG_LEVEL"] ?? "info"));
   const lifecycle = new Lifecycle(log);
   const { ReplicaGroup } = await import("./adapters/replica-group.ts");
   const group = new ReplicaGroup(options, process.env, log, lifecycle);
   const running = lifecycle.run({ untilStdinEnds: options.exitWithParent });
   try {
-    const { model, numericsClass } = await group.start();
-    const { name, digest } = model.profile;
+    // A signal may come before the group is up: nothing is placed on it then.
+    const begun = await Promise.race([group.start(), running]);
+    if (typeof begun === "number") process.exit(process.exitCode ?? begun);
+    const { name, digest } = begun.model.profile;
+    const { numericsClass } = begun;
     say({ event: "ready", group: options.group, model: name, digest, numericsClass });
   } catch (thrown) {
+    if (lifecycle.draining) process.exit(await running);
     await lifecycle.drain();
     throw thrown;
   }
   const code = await running;
   process.exit(process.exitCode ?? code);
+}
+
+function logLevel(text: string): LogLevel {
+  const level = logLevels.find((known) => known === text);
+  if (level !== undefined) return level;
+  const description = `is "${text}"; use ${logLevels.join(", ")}`;
+  throw invalidArgument([{ field: "FLUXLINE_LOG_LEVEL", description }], "INVALID_CONFIG");
 }
 
 async function answer(command: "devices" | "inspect", argv: readonly string[]): Promise<void> {
@@ -53,6 +66,9 @@ async function main([command, ...argv]: readonly string[]): Promise<void> {
     case "devices":
     case "inspect":
       return answer(command, argv);
+    case "--help":
+      console.log(USAGE);
+      return;
     default:
       throw new AppError("invalid_argument", `no command ${command ?? ""}\n${USAGE}`);
   }

@@ -4,6 +4,7 @@
  * When the driver goes, the descriptor closes and the runner ends with it.
  */
 import { Socket } from "node:net";
+import { toAppError } from "@fluxline/kernel/error.ts";
 import { onnxBackend } from "./adapters/onnx-backend.ts";
 import type { DeviceBackend } from "./adapters/runner/backend.ts";
 import { FrameChannel } from "./adapters/runner/channel.ts";
@@ -18,6 +19,11 @@ function backendFor(options: RunnerArguments): DeviceBackend {
   return onnxBackend(options.provider, options.threads);
 }
 
+function die(thrown: unknown): void {
+  console.error(`Error: ${toAppError(thrown).message}`);
+  process.exit(1);
+}
+
 const options = parseRunnerArguments(process.argv.slice(2));
 process.title = `fluxline gpu-node runner ${options.provider}`;
 // Ctrl-C reaches the whole process group; the driver decides when its runner ends.
@@ -25,7 +31,7 @@ process.on("SIGINT", () => undefined);
 
 const channel = new FrameChannel(new Socket({ fd: DRIVER_DESCRIPTOR }), {
   onFrame: (frame) => {
-    work = work.then(() => executor.handle(frame));
+    work = work.then(() => executor.handle(frame)).catch(die);
   },
   onEnd: (error) => {
     if (error !== undefined) console.error(`runner: ${error.message}`);

@@ -1,6 +1,5 @@
 import { describe, expect, test } from "vitest";
 import { assert, AssertionError } from "./assert.ts";
-import { BoundedQueue } from "./bounded-queue.ts";
 import { AppError, fromErrorRecord, invalidArgument, toAppError, toErrorRecord } from "./error.ts";
 import { Random } from "./random.ts";
 
@@ -33,16 +32,6 @@ describe("AppError", () => {
 
 test("assert throws its message", () => {
   expect(() => assert(false, "never")).toThrow(AssertionError);
-});
-
-test("a bounded queue keeps order, refuses above its capacity and can be refilled", () => {
-  const queue = new BoundedQueue<number>(200);
-  for (let round = 0; round < 5; round++) {
-    for (let i = 0; i < 200; i++) expect(queue.offer(i)).toBe(true);
-    expect(queue.offer(200)).toBe(false);
-    for (let i = 0; i < 200; i++) expect(queue.take()).toBe(i);
-    expect(queue.take()).toBeUndefined();
-  }
 });
 
 describe("Random", () => {

@@ -22,10 +22,15 @@ export class Lifecycle {
     this.#log = log;
   }
 
+  /** The drain has begun: what fails from now on fails because of it. */
+  get draining(): boolean {
+    return this.#draining;
+  }
+
   /** A part that comes when the drain has begun is drained at once. */
   add(part: Part): void {
     this.#parts.push(part);
-    if (this.#drained) void this.drain();
+    if (this.#draining) void this.drain();
   }
 
   /** Asks for the end, as a signal would; the first reason counts. */
@@ -58,7 +63,7 @@ export class Lifecycle {
 
   /** Drains what was added so far: also the way out of a start that failed halfway. */
   async drain(): Promise<number> {
-    this.#drained = true;
+    this.#draining = true;
     let code = 0;
     for (const part of this.#parts.splice(0).toReversed()) {
       try {
@@ -73,7 +78,7 @@ export class Lifecycle {
   }
 
   #signalled = false;
-  #drained = false;
+  #draining = false;
 }
 
 async function within(work: Promise<void>, name: string): Promise<void> {

@@ -58,6 +58,8 @@ export interface AgentParts {
   readonly desk: PlacementDesk;
   readonly blobs: BlobStore;
   readonly guard: FenceGuard;
+  /** The leader will not have this group any more: it must start anew. */
+  readonly onRefused: (error: AppError) => void;
   readonly log: (message: string, facts: Readonly<Record<string, unknown>>) => void;
 }
 
@@ -145,20 +147,28 @@ export class BusAgent {
 
   async #assign(assign: Assign): Promise<CommandReplyMessage> {
     const fence = requiredFence(assign.fence);
-    const { guard } = this.#parts;
-    const judgement = guard.judgeAssign(placementFence(fence));
-    if (judgement !== "new") return answer(judgement === "stale" ? "stale" : "accepted");
-    const images = assign.units.length;
-    const place = this.#place(PlacementDesk.jobId(fence), images + this.#arriving);
-    if (place !== "accepted") return answer(place);
-    this.#arriving += images;
-    try {
-      return await this.#begin(assign, fence);
-    } catch (thrown) {
-      return answer("refused", toAppError(thrown));
-    } finally {
-      this.#arriving -= images;
+    const placement = placementFence(fence);
+    const { guard, log } = this.#parts;
+    const judgement = guard.judgeAssign(placement);
+    if (judgement === "repeated") return answer("accepted");
+    if (judgement === "stale") {
+      log("stale assign refused", { job: fence.job, staleCommands: guard.staleCommands });
+      return answer("stale");
     }
+    const images = assign.units.length;
+    const place = this.#place(placement.job, images + this.#arriving);
+    if (place !== "accepted") return answer(place);
+    guard.claim(placement);
+    this.#arriving += images;
+    let reply: CommandReplyMessage;
+    try {
+      reply = await this.#begin(assign, fence);
+    } catch (thrown) {
+      reply = answer("refused", toAppError(thrown));
+    }
+    this.#arriving -= images;
+    if (reply.outcome !== outcomes.accepted) guard.letGo(placement);
+    return reply;
   }
 
   #place(id: string, images: number): Outcome {
@@ -177,6 +187,8 @@ export class BusAgent {
     const resolution = resolveRequest(model.profile, requestedImage(spec), spec.seed ?? 0n);
     if (!resolution.ok) throw invalidArgument(resolution.violations);
     const { units, restarted } = await this.#resume(assign);
+    // Revoked, or overtaken by a newer attempt, while its checkpoints were read.
+    if (!guard.holds(placementFence(fence))) return answer("stale");
     const { request } = resolution;
     const id = PlacementDesk.jobId(fence);
     const place = this.#place(id, units.length);
@@ -189,7 +201,6 @@ export class BusAgent {
       desk.unplace(id);
       throw thrown;
     }
-    guard.accepted(placementFence(fence));
     return answer("accepted");
   }
 
@@ -225,10 +236,16 @@ export class BusAgent {
   }
 
   #revoke(revoke: Revoke): CommandReplyMessage {
-    const fence = requiredFence(revoke.fence);
-    if (this.#parts.guard.judgeRevoke(placementFence(fence)) === "stale") return answer("stale");
+    const fence = placementFence(requiredFence(revoke.fence));
+    const { guard, engine } = this.#parts;
+    if (guard.judgeRevoke(fence) === "stale") return answer("stale");
     const cancelled = revoke.reason === Revoke_Reason.REASON_CANCELLED;
-    this.#parts.engine.revoke(PlacementDesk.jobId(fence), cancelled ? "cancelled" : "preempted");
+    if (engine.admission(fence.job, 1) === "resident") {
+      engine.revoke(fence.job, cancelled ? "cancelled" : "preempted");
+    } else {
+      // If it is still being begun, `#begin` finds that it is held no more.
+      guard.letGo(fence);
+    }
     return answer("accepted");
   }
 
@@ -275,7 +292,7 @@ export class BusAgent {
     try {
       await this.#register();
     } catch (thrown) {
-      this.#parts.log("the leader refuses this group", { error: toAppError(thrown).message });
+      this.#parts.onRefused(toAppError(thrown));
     }
   }
 

@@ -4,7 +4,7 @@
  * back to the core. It knows no family and no bus.
  */
 import { assert, unreachable } from "@fluxline/kernel/assert.ts";
-import { type ErrorRecord, toErrorRecord } from "@fluxline/kernel/error.ts";
+import { AppError, type ErrorRecord, toErrorRecord } from "@fluxline/kernel/error.ts";
 import type { Advisory, ImageRequest } from "@fluxline/kernel/image-request.ts";
 import {
   type Admission,
@@ -23,7 +23,7 @@ import { RetainedCache } from "./retained-cache.ts";
 import type { DeviceRunner, GraphCall, InputPart } from "./runner/device-runner.ts";
 
 /** Text encodings and position tables that no resident uses, kept for the next request. */
-const IDLE_RETAINED_BYTES_MAX = 256 * 1024 * 1024;
+const RETAINED_LIMITS = { idleBytesMax: 256 * 1024 * 1024, idleKeysMax: 1024 };
 
 export interface EngineJob {
   readonly id: string;
@@ -59,9 +59,15 @@ export interface EngineListener {
   drained(): void;
 }
 
+interface UnitState {
+  readonly step: number;
+  /** Undefined until its noise has been drawn. */
+  readonly latents: Float32Array | undefined;
+}
+
 interface EngineState {
   readonly plan: ImagePlan;
-  readonly units: Map<number, { step: number; latents: Float32Array }>;
+  readonly units: Map<number, UnitState>;
   readonly pixels: Map<number, Pixels>;
   /** Retained keys that this job holds, with the names of their tensors. */
   readonly held: Map<string, readonly string[]>;
@@ -89,7 +95,7 @@ export class Engine {
     this.#store = store;
     this.#listener = listener;
     this.#driver = new Driver(limits);
-    this.#cache = new RetainedCache(runner, IDLE_RETAINED_BYTES_MAX);
+    this.#cache = new RetainedCache(runner, RETAINED_LIMITS);
   }
 
   admission(id: string, units: number): Admission {
@@ -107,11 +113,8 @@ export class Engine {
   /** Plans and begins a job that `admission` accepted; throws an AppError if it cannot be planned. */
   assign(job: EngineJob): ImagePlan {
     const plan = this.#model.plan(job.request);
-    const noise = job.units.some((unit) => unit.latents === undefined) ? plan.initialLatents() : [];
-    const units = job.units.map(({ index, step, latents }): [number, Required<EngineUnit>] => {
-      const begin = latents ?? noise[index];
-      assert(begin !== undefined, `${job.id} has no image ${index}`);
-      return [index, { index, step: latents === undefined ? 0 : step, latents: begin }];
+    const units = job.units.map(({ index, step, latents }): [number, UnitState] => {
+      return [index, { step: latents === undefined ? 0 : step, latents }];
     });
     const state: EngineState = {
       plan,
@@ -204,7 +207,7 @@ export class Engine {
       case "step":
         return this.#denoise(task.rows);
       case "decode":
-        await this.#decode(this.#state(task.id), task.unit);
+        await this.#decode(task.id, task.unit);
         return [];
       default:
         return unreachable(task, "task");
@@ -212,12 +215,25 @@ export class Engine {
   }
 
   async #encode(state: EngineState): Promise<void> {
+    await this.#drawNoise(state);
     const { plan } = state;
     const { positive, negative } = plan.encodings;
     await this.#hold(state, sharedKey(plan), () => plan.sharedInputs());
     await this.#hold(state, positive.key, () => this.#conditioning(positive));
     if (negative !== undefined) {
       await this.#hold(state, negative.key, () => this.#conditioning(negative));
+    }
+  }
+
+  /** Image by image, so that the event loop is held up for one at a time. */
+  async #drawNoise({ plan, units }: EngineState): Promise<void> {
+    if ([...units.values()].every(({ latents }) => latents !== undefined)) return;
+    let index = 0;
+    for (const latents of plan.initialLatents()) {
+      const unit = units.get(index);
+      if (unit !== undefined && unit.latents === undefined) units.set(index, { step: 0, latents });
+      index += 1;
+      await new Promise((resolve) => setImmediate(resolve));
     }
   }
 
@@ -256,12 +272,12 @@ export class Engine {
     let slot = 0;
     for (const row of rows) {
       const { plan, units } = this.#state(row.id);
-      const unit = units.get(row.unit)!;
+      const { step: done, latents: before } = this.#unit(row);
       const twice = plan.encodings.negative !== undefined;
       const predictions = { positive: at(slot), ...(twice && { negative: at(slot + 1) }) };
       slot += twice ? 2 : 1;
-      const latents = plan.advance(unit.step, unit.latents, predictions);
-      const step = unit.step + 1;
+      const latents = plan.advance(done, before, predictions);
+      const step = done + 1;
       units.set(row.unit, { step, latents });
       if (!latents.every(Number.isFinite)) notFinite.push(row);
       else if (step < plan.steps) {
@@ -307,27 +323,30 @@ export class Engine {
     const shared = sharedKey(first.plan);
     for (const name of first.held.get(shared)!) add(name, { key: shared, name });
     for (const { row, pass } of slots) {
-      const { plan, units, held } = this.#state(row.id);
-      const unit = units.get(row.unit)!;
+      const { plan, held } = this.#state(row.id);
+      const { step, latents } = this.#unit(row);
       const encoding = plan.encodings[pass];
       assert(encoding !== undefined, `${row.id} has no ${pass} pass`);
       for (const name of held.get(encoding.key)!) add(name, { key: encoding.key, name });
-      for (const [name, tensor] of Object.entries(plan.rowInputs(unit.step, unit.latents))) {
+      for (const [name, tensor] of Object.entries(plan.rowInputs(step, latents))) {
         add(name, { tensor });
       }
     }
     return inputs;
   }
 
-  async #decode(state: EngineState, unit: number): Promise<void> {
-    const { latents } = state.units.get(unit)!;
+  async #decode(id: string, unit: number): Promise<void> {
+    const state = this.#state(id);
+    const { latents } = this.#unit({ id, unit });
     const call: GraphCall = {
       graph: this.#model.decoder,
       inputs: mapValues(state.plan.decodeInputs(latents), (tensor) => [{ tensor }]),
       outputs: [this.#model.decoded],
     };
     const { tensors } = await this.#runner.run(call);
-    state.pixels.set(unit, state.plan.pixels(named(tensors, this.#model.decoded)));
+    const picture = named(tensors, this.#model.decoded);
+    if (!(picture.data as Float32Array).every(Number.isFinite)) throw pictureError(unit);
+    state.pixels.set(unit, state.plan.pixels(picture));
   }
 
   async #storeImage(id: string, unit: number): Promise<void> {
@@ -350,13 +369,29 @@ export class Engine {
     return state;
   }
 
-  /** Lets go of everything the job holds; returns the units that are not stored. */
+  #unit({ id, unit }: Row): { step: number; latents: Float32Array } {
+    const { step, latents } = this.#state(id).units.get(unit)!;
+    assert(latents !== undefined, `image ${unit} of ${id} has no latents yet`);
+    return { step, latents };
+  }
+
+  /** Lets go of everything the job holds; returns the begun units that are not stored. */
   #forget(id: string): Required<EngineUnit>[] {
     const { units, held } = this.#state(id);
     this.#jobs.delete(id);
     for (const key of held.keys()) this.#cache.letGo(key);
-    return [...units].map(([index, unit]) => ({ index, ...unit }));
+    return [...units].flatMap(([index, { step, latents }]) =>
+      latents === undefined ? [] : [{ index, step, latents }],
+    );
   }
+}
+
+function pictureError(unit: number): AppError {
+  const what = `the decoder gave no finite numbers for image ${unit}`;
+  return new AppError("data_loss", `${what}; another seed or run type may do`, {
+    reason: "PICTURE_NOT_FINITE",
+    retryable: false,
+  });
 }
 
 function sharedKey(plan: ImagePlan): string {

@@ -4,7 +4,7 @@ import { AppError, type FieldViolation, invalidArgument } from "@fluxline/kernel
 import { isToken } from "@fluxline/platform/bus/topology.ts";
 import type { CheckpointLimits } from "../core/checkpoint-policy.ts";
 import type { RunType } from "../onnx/graph.ts";
-import { parseProvider, type Provider } from "./runner/arguments.ts";
+import { type Provider, PROVIDERS } from "./runner/arguments.ts";
 
 export interface GroupOptions {
   readonly nats: string;
@@ -27,6 +27,7 @@ const MIB = 1024 * 1024;
 const THREADS_MAX = 1024;
 const ROWS_MAX = 64;
 const RESIDENTS_MAX = 1024;
+const SIMULATED_STEP_SECONDS_MAX = 3600;
 const CHECKPOINT_EVERY_MS_MAX = 3_600_000;
 const CHECKPOINT_EVERY_MS_DEFAULT = "2000";
 const CHECKPOINT_MIB_PER_SECOND_MAX = 10_000;
@@ -76,16 +77,21 @@ export function parseGroupOptions(argv: readonly string[], cores: number): Group
     violations.push({ field: "--model", description: "is missing; give a model folder" });
   }
   const stepSeconds = Number(values["simulated-step-seconds"]);
-  if (!(stepSeconds >= 0)) {
-    const description = `is ${values["simulated-step-seconds"]}; use 0 or more`;
+  if (!(stepSeconds >= 0 && stepSeconds <= SIMULATED_STEP_SECONDS_MAX)) {
+    const description = `is ${values["simulated-step-seconds"]}; use 0 to ${SIMULATED_STEP_SECONDS_MAX}`;
     violations.push({ field: "--simulated-step-seconds", description });
+  }
+  const provider = PROVIDERS.find((known) => known === values.provider);
+  if (provider === undefined) {
+    const description = `is ${values.provider}; use ${PROVIDERS.join(", ")}`;
+    violations.push({ field: "--provider", description });
   }
   const options: GroupOptions = {
     nats: values.nats,
     pool: id("pool"),
     group: id("group"),
     model: values.model ?? "",
-    provider: parseProvider(values.provider),
+    provider: provider ?? "cpu",
     threads: whole("threads", values.threads ?? String(cores), THREADS_MAX),
     runType: runType ?? "float32",
     rowsMax: whole("max-batch", values["max-batch"], ROWS_MAX),
@@ -110,6 +116,12 @@ export function parseGroupOptions(argv: readonly string[], cores: number): Group
   };
   if (violations.length > 0) throw invalidArgument(violations, "INVALID_OPTIONS");
   return options;
+}
+
+/** The options as lines of help. */
+export function optionsText(): string {
+  const names = Object.entries(OPTIONS) as [string, { default?: string | boolean }][];
+  return names.map(([name, option]) => `  --${name.padEnd(28)}${option.default ?? ""}`).join("\n");
 }
 
 function parse(argv: readonly string[]) {

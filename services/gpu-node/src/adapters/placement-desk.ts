@@ -3,7 +3,7 @@
  * are stored, and the report for each thing that happens to it.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
-import { AppError, type ErrorRecord, fromErrorRecord } from "@fluxline/kernel/error.ts";
+import { AppError, type ErrorRecord, fromErrorRecord, toAppError } from "@fluxline/kernel/error.ts";
 import type { Clock } from "@fluxline/kernel/clock.ts";
 import type { Advisory } from "@fluxline/kernel/image-request.ts";
 import type { Bus } from "@fluxline/platform/bus/connection.ts";
@@ -30,6 +30,10 @@ import type { BlobStore, Placement } from "./blob-store.ts";
 import type { EngineListener, EngineUnit, ImageStore } from "./engine.ts";
 import { encodeImage, type ImageFormat, QUALITY_DEFAULT } from "./image-file.ts";
 import type { ReportOutcome, ReportSender } from "./report-sender.ts";
+
+/** How long a finished picture waits for NATS to come back. */
+const STORE_MS_MAX = 60_000;
+const STORE_AGAIN_MS = 500;
 
 export interface DeskOptions {
   readonly bus: Bus;
@@ -97,8 +101,9 @@ export class PlacementDesk implements EngineListener, ImageStore {
 
   started(id: string, advisories: readonly Advisory[]): void {
     const { numericsClass, simulated } = this.#options;
-    const { restarted } = this.#entry(id);
-    void this.#report(id, {
+    const entry = this.#entry(id);
+    const { restarted } = entry;
+    void this.#report(entry, {
       $case: "started",
       value: { numericsClass, simulated, restarted, advisories: [...advisories] },
     });
@@ -127,24 +132,28 @@ export class PlacementDesk implements EngineListener, ImageStore {
     const file = await encodeImage(pixels, format, quality, text);
     const { width, height } = pixels;
     const facts = { width, height, seed: plan.request.seed };
-    const unit = await this.#options.blobs.storeImage(placementOf(fence), index, file, facts);
+    const unit = await this.#keepTrying(() =>
+      this.#options.blobs.storeImage(placementOf(fence), index, file, facts),
+    );
     entry.stored.push(unit);
     if ((spec.imageCount ?? 1) > 1) {
-      void this.#report(id, { $case: "unitFinished", value: { unit } });
+      void this.#report(entry, { $case: "unitFinished", value: { unit } });
     }
   }
 
   boundary(id: string, unit: Required<EngineUnit>): void {
     const { checkpoints, clock } = this.#options;
-    const image = imageName(id, unit.index);
+    const entry = this.#entry(id);
+    const image = imageName(entry, unit.index);
     const { byteLength } = unit.latents;
     if (!checkpoints.begin(image, byteLength, clock.monotonicMs())) return;
-    void this.#checkpoint(id, unit).finally(() => checkpoints.ended(image));
+    void this.#checkpoint(entry, unit).finally(() => checkpoints.ended(image));
   }
 
   finished(id: string): void {
-    const units = this.#entry(id).stored;
-    this.#track(this.#end(id, { $case: "finished", value: { units } }));
+    const entry = this.#entry(id);
+    const units = entry.stored;
+    this.#track(this.#end(entry, { $case: "finished", value: { units } }));
   }
 
   failed(id: string, error: ErrorRecord, blamed: boolean): void {
@@ -152,15 +161,15 @@ export class PlacementDesk implements EngineListener, ImageStore {
     const status = toStatus(fromErrorRecord(error));
     const { retryable } = error;
     const value = { error: status, blamed, suspect: false, retryable };
-    this.#track(this.#end(id, { $case: "failed", value }));
+    this.#track(this.#end(this.#entry(id), { $case: "failed", value }));
   }
 
   released(id: string, reason: ReleaseReason, units: readonly Required<EngineUnit>[]): void {
-    this.#track(this.#release(id, reason, units));
+    this.#track(this.#release(this.#entry(id), reason, units));
   }
 
   dropped(id: string): void {
-    this.#forgetCheckpoints(id);
+    this.#forgetCheckpoints(this.#entry(id));
     this.#entries.delete(id);
   }
 
@@ -170,13 +179,13 @@ export class PlacementDesk implements EngineListener, ImageStore {
 
   /** Hands a job back, with checkpoints unless it was cancelled. */
   async #release(
-    id: string,
+    entry: Entry,
     reason: ReleaseReason,
     units: readonly Required<EngineUnit>[],
   ): Promise<void> {
-    const { fence, stored } = this.#entry(id);
+    const { fence, stored } = entry;
     const saved = reason === "cancelled" ? [] : await this.#checkpoints(fence, units);
-    await this.#end(id, {
+    await this.#end(entry, {
       $case: "released",
       value: {
         units: [...stored, ...saved],
@@ -188,11 +197,10 @@ export class PlacementDesk implements EngineListener, ImageStore {
   }
 
   /** Saves an image that goes on; the leader replaces its older checkpoint. */
-  async #checkpoint(id: string, unit: Required<EngineUnit>): Promise<void> {
-    const entry = this.#entry(id);
+  async #checkpoint(entry: Entry, unit: Required<EngineUnit>): Promise<void> {
     const units = await this.#checkpoints(entry.fence, [unit]);
-    if (units.length === 0 || entry.ended || this.#entries.get(id) !== entry) return;
-    await this.#report(id, { $case: "checkpointed", value: { units } });
+    if (units.length === 0 || entry.ended || !this.#isHere(entry)) return;
+    await this.#report(entry, { $case: "checkpointed", value: { units } });
   }
 
   async #checkpoints(fence: Fence, units: readonly Required<EngineUnit>[]): Promise<ImageUnit[]> {
@@ -226,34 +234,53 @@ export class PlacementDesk implements EngineListener, ImageStore {
   }
 
   /** The last report of a placement; it is forgotten once the leader has answered. */
-  async #end(id: string, event: ReportEvent): Promise<void> {
-    const entry = this.#entry(id);
+  async #end(entry: Entry, event: ReportEvent): Promise<void> {
     entry.ended = true;
-    this.#forgetCheckpoints(id);
-    await this.#report(id, event);
-    if (this.#entries.get(id) === entry) this.#entries.delete(id);
+    this.#forgetCheckpoints(entry);
+    await this.#report(entry, event);
+    if (this.#isHere(entry)) this.#entries.delete(PlacementDesk.jobId(entry.fence));
   }
 
-  #forgetCheckpoints(id: string): void {
-    const { imageCount = 1 } = this.#entry(id).spec;
-    for (let index = 0; index < imageCount; index++) {
-      this.#options.checkpoints.forget(imageName(id, index));
+  /** Stores again while NATS is away: the picture is made, and would have to be made again. */
+  async #keepTrying<T>(store: () => Promise<T>): Promise<T> {
+    const { clock, log } = this.#options;
+    const deadlineMs = clock.monotonicMs() + STORE_MS_MAX;
+    for (;;) {
+      try {
+        return await store();
+      } catch (thrown) {
+        const error = toAppError(thrown);
+        if (error.code !== "unavailable" || clock.monotonicMs() > deadlineMs) throw error;
+        log("image not stored yet", { error: error.message });
+        await new Promise((resolve) => setTimeout(resolve, STORE_AGAIN_MS));
+      }
     }
   }
 
-  async #report(id: string, event: ReportEvent): Promise<ReportOutcome | undefined> {
-    const entry = this.#entry(id);
+  #forgetCheckpoints(entry: Entry): void {
+    const { imageCount = 1 } = entry.spec;
+    for (let index = 0; index < imageCount; index++) {
+      this.#options.checkpoints.forget(imageName(entry, index));
+    }
+  }
+
+  async #report(entry: Entry, event: ReportEvent): Promise<ReportOutcome | undefined> {
     const { fence } = entry;
+    const id = PlacementDesk.jobId(fence);
     const outcome = await this.#options.reports.send(id, () => ({
       fence: { ...fence, leaderEpoch: this.#options.leaderEpoch() },
       event,
     }));
     if (outcome === "stale") {
       this.#options.log("report was stale", { id, event: event.$case, attempt: fence.attempt });
-      // A newer attempt of the same job may be here by now; it is none of this report's business.
-      if (this.#entries.get(id) === entry) this.#options.onStale(id);
+      if (this.#isHere(entry)) this.#options.onStale(id);
     }
     return outcome;
+  }
+
+  /** False once it is forgotten, or a newer attempt of the same job has taken its place. */
+  #isHere(entry: Entry): boolean {
+    return this.#entries.get(PlacementDesk.jobId(entry.fence)) === entry;
   }
 
   #entry(id: string): Entry {
@@ -263,8 +290,8 @@ export class PlacementDesk implements EngineListener, ImageStore {
   }
 }
 
-function imageName(id: string, index: number): string {
-  return `${id}/${index}`;
+function imageName({ fence }: Entry, index: number): string {
+  return `${PlacementDesk.jobId(fence)}/${fence.attempt}/${index}`;
 }
 
 const progressPhases: Readonly<Record<ProgressPhase, Progress_Phase>> = {

@@ -3,6 +3,7 @@
  * by side, because a person waits for the first picture; `drain` hands everything back.
  */
 import { readFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { createRequire } from "node:module";
 import { randomUUID } from "node:crypto";
 import { AppError, toAppError } from "@fluxline/kernel/error.ts";
@@ -34,8 +35,9 @@ import { DeviceRunner } from "./runner/device-runner.ts";
 
 const FIRST_CONNECT_MS = 10_000;
 const STORES_WAIT_MS = 250;
-/** Less than the lifecycle's own bound for one part. */
-const SETTLE_MS = 5_000;
+/** Together with the runner's grace these are less than the lifecycle's bound for one part. */
+const LAST_STEP_MS = 3_000;
+const SETTLE_MS = 4_000;
 /** Encoding and decoding take about as long as a step in the simulated device. */
 const SIMULATED_OTHER_SHARE = 0.5;
 
@@ -76,6 +78,16 @@ export class ReplicaGroup {
   /** WebGPU's fused attention gives wrong numbers from about 32 tokens on. */
   get #recipe(): Recipe {
     return this.#options.provider === "webgpu" ? "portable" : "fused";
+  }
+
+  /**
+   * Until a runner can name its GPU, a GPU's class is this very machine: a checkpoint made on
+   * another one is not gone on from.
+   */
+  get #deviceClass(): string {
+    const { provider } = this.#options;
+    if (provider !== "cpu" && provider !== "simulated") return hostname();
+    return cpuDeviceClass(readFileSync("/proc/cpuinfo", "utf8"));
   }
 
   #connect(): Promise<Bus> {
@@ -153,12 +165,22 @@ export class ReplicaGroup {
       simulated,
       residentsMax,
     };
-    const agent = new BusAgent(identity, { bus, model, engine, runner, desk, blobs, guard, log });
+    const onRefused = (error: AppError): void => {
+      this.#log.error({ error }, "the leader refuses this group");
+      process.exitCode = 1;
+      this.#lifecycle.stop("refused by the leader");
+    };
+    const parts = { bus, model, engine, runner, desk, blobs, guard, onRefused, log };
+    const agent = new BusAgent(identity, parts);
     this.#lifecycle.add({
       name: "agent",
       drain: async () => {
         engine.drain();
         agent.announceDrain();
+        const soon = new Promise((resolve) => setTimeout(resolve, LAST_STEP_MS));
+        await Promise.race([drained.promise, soon]);
+        // A step that takes too long is given up: the latents before it are here.
+        await runner.stop();
         await drained.promise;
         const settled = await desk.settle(SETTLE_MS);
         if (!settled) log("some reports were never acknowledged", {});
@@ -191,7 +213,7 @@ export class ReplicaGroup {
       provider,
       recipe: this.#recipe,
       runtimeVersion: onnxruntimeVersion(),
-      deviceClass: cpuDeviceClass(readFileSync("/proc/cpuinfo", "utf8")),
+      deviceClass: this.#deviceClass,
     });
   }
 }

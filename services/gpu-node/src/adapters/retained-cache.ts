@@ -7,6 +7,12 @@ import { assert } from "@fluxline/kernel/assert.ts";
 import type { NamedTensors } from "../core/tensor.ts";
 import type { DeviceRunner } from "./runner/device-runner.ts";
 
+/** For what nobody holds; what residents hold is bounded by their number. */
+export interface RetainedLimits {
+  readonly idleBytesMax: number;
+  readonly idleKeysMax: number;
+}
+
 interface Entry {
   readonly bytes: number;
   readonly names: readonly string[];
@@ -15,13 +21,13 @@ interface Entry {
 
 export class RetainedCache {
   readonly #runner: Pick<DeviceRunner, "retain" | "release">;
-  readonly #idleBytesMax: number;
+  readonly #limits: RetainedLimits;
   /** In order of last use. */
   readonly #entries = new Map<string, Entry>();
 
-  constructor(runner: Pick<DeviceRunner, "retain" | "release">, idleBytesMax: number) {
+  constructor(runner: Pick<DeviceRunner, "retain" | "release">, limits: RetainedLimits) {
     this.#runner = runner;
-    this.#idleBytesMax = idleBytesMax;
+    this.#limits = limits;
   }
 
   /** Holds the tensors under `key`, making them if they are not there; returns their names. */
@@ -59,9 +65,11 @@ export class RetainedCache {
   #evict(): void {
     const idle = [...this.#entries].filter(([, entry]) => entry.holders === 0);
     let bytes = idle.reduce((sum, [, entry]) => sum + entry.bytes, 0);
+    let keys = idle.length;
     for (const [key, entry] of idle) {
-      if (bytes <= this.#idleBytesMax) return;
+      if (bytes <= this.#limits.idleBytesMax && keys <= this.#limits.idleKeysMax) return;
       bytes -= entry.bytes;
+      keys -= 1;
       this.#entries.delete(key);
       this.#runner.release(key);
     }

@@ -18,12 +18,16 @@ interface Tracked {
 export class CheckpointPolicy {
   readonly #limits: CheckpointLimits;
   readonly #images = new Map<string, Tracked>();
-  /** Bytes that may be written now; grows with time up to one second's worth or one image. */
-  #allowance = 0;
+  /** Bytes that may be written now; grows with time up to `#ceiling`. */
+  #allowance: number;
+  /** One second's worth, or the largest image seen. */
+  #ceiling: number;
   #refilledMs: number | undefined;
 
   constructor(limits: CheckpointLimits) {
     this.#limits = limits;
+    this.#ceiling = limits.bytesPerSecondMax;
+    this.#allowance = limits.bytesPerSecondMax;
   }
 
   /** Whether the image, at a boundary now, is to be saved; the caller says `ended` when it is. */
@@ -56,13 +60,10 @@ export class CheckpointPolicy {
   }
 
   #refill(bytes: number, nowMs: number): void {
-    const { bytesPerSecondMax } = this.#limits;
+    this.#ceiling = Math.max(this.#ceiling, bytes);
     const elapsedSeconds = (nowMs - (this.#refilledMs ?? nowMs)) / 1000;
-    const ceiling = Math.max(bytesPerSecondMax, bytes);
-    this.#allowance =
-      this.#refilledMs === undefined
-        ? ceiling
-        : Math.min(ceiling, this.#allowance + elapsedSeconds * bytesPerSecondMax);
+    const grown = this.#allowance + elapsedSeconds * this.#limits.bytesPerSecondMax;
+    this.#allowance = Math.min(this.#ceiling, grown);
     this.#refilledMs = nowMs;
   }
 }

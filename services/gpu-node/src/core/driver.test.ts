@@ -203,6 +203,27 @@ describe("a runner that dies", () => {
     expect(failed).toMatchObject({ id: "poison", blamed: true });
   });
 
+  test("makes no job run alone for longer than one step that succeeds", () => {
+    const bench = new Bench();
+    bench.assign(facts("a", { steps: 9 }), facts("b", { steps: 9 }));
+    for (let i = 0; i < 3; i++) bench.work();
+    expect(rowsOf(bench.fail("RUNNER_DIED"))).toEqual(["a", "b"]);
+    const batches = [1, 2, 3].map(() => rowsOf(bench.work()));
+    expect(batches).toEqual([["a"], ["b"], ["a", "b"]]);
+  });
+
+  test("and cannot be kept alive fails everyone, without blame", () => {
+    const bench = new Bench();
+    bench.assign(facts("a"), facts("b"));
+    for (let i = 0; i < 3; i++) bench.work();
+    bench.fail("RUNNER_BROKEN");
+    const failed = bench.effects.filter((effect) => effect.kind === "failed");
+    expect(failed.map(({ id, blamed }) => [id, blamed])).toEqual([
+      ["a", false],
+      ["b", false],
+    ]);
+  });
+
   test("once, under a single job, costs it nothing but the step", () => {
     const bench = new Bench();
     bench.assign(facts("a"));
@@ -211,6 +232,14 @@ describe("a runner that dies", () => {
     bench.workUntilIdle();
     expect(bench.kinds("a").at(-1)).toBe("finished");
   });
+});
+
+test("a batch that fails without a death is not formed again", () => {
+  const bench = new Bench();
+  bench.assign(facts("a"), facts("b"));
+  for (let i = 0; i < 3; i++) bench.work();
+  bench.fail("DEVICE_OUT_OF_MEMORY");
+  while (bench.tasks.length > 0) expect(rowsOf(bench.work()).length).toBeLessThanOrEqual(1);
 });
 
 test("a store that fails ends the job with the reason, without blame", () => {

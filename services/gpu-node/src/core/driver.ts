@@ -174,6 +174,7 @@ export class Driver {
       ...facts,
       units,
       encoding: "waiting",
+      suspect: false,
       stopping: false,
       started: false,
       deathsAlone: 0,
@@ -257,29 +258,35 @@ export class Driver {
       unit.step += 1;
       if (unit.step === job.steps) unit.phase = "decoding";
     }
-    // It ran alone and lives: whoever killed the runner, it was not this step of this job.
+    // It lives: whoever killed the runner, it was not this step of this job.
     job.deathsAlone = 0;
+    job.suspect = false;
     return [progress(job, "denoising")];
   }
 
   /**
-   * With mates, nobody knows whose fault it was: each goes on alone, one row at a time. Alone, a
-   * runner may die once more before the job is blamed; any other failure is its own.
+   * With mates, nobody knows whose fault it was: each goes on by itself, one row at a time; after
+   * a death until a step of its own has succeeded, else (a batch too large, say) for good. Alone,
+   * the runner may die once more before the job is blamed; any other failure is its own. A runner
+   * that cannot be kept alive is nobody's fault.
    */
   #taskFailed(task: Task, error: ErrorRecord): DriverEffect[] {
     const members = this.#landed(task);
     const hadMates = task.kind === "step" && task.rows.length > 1;
     return members.flatMap(({ job }) => {
       if (job.encoding === "running") job.encoding = "waiting";
-      if (hadMates) {
-        job.alone = true;
+      const blamed = error.reason !== "RUNNER_BROKEN";
+      const died = error.reason === "RUNNER_DIED";
+      if (blamed && hadMates) {
+        job.suspect ||= died;
+        job.alone ||= !died;
         return [];
       }
-      if (error.reason === "RUNNER_DIED") {
+      if (died) {
         job.deathsAlone += 1;
         if (job.deathsAlone < DEATHS_ALONE_MAX) return [];
       }
-      return this.#end(job.id, { kind: "failed", id: job.id, error, blamed: true });
+      return this.#end(job.id, { kind: "failed", id: job.id, error, blamed });
     });
   }
 

@@ -13,7 +13,7 @@ function guardThatAccepted(...accepted: PlacementFence[]): FenceGuard {
   const guard = new FenceGuard("now");
   for (const one of accepted) {
     expect(guard.judgeAssign(one)).toBe("new");
-    guard.accepted(one);
+    guard.claim(one);
   }
   return guard;
 }
@@ -40,6 +40,22 @@ test.each([
   const guard = guardThatAccepted(fence());
   expect(guard.judgeRevoke(fence(change))).toBe(judgement);
   expect(guard.staleCommands).toBe(judgement === "stale" ? 1 : 0);
+});
+
+test("a placement that was let go is held no more, and older ones stay stale", () => {
+  const guard = guardThatAccepted(fence());
+  guard.letGo(fence());
+  expect(guard.holds(fence())).toBe(false);
+  expect(guard.judgeRevoke(fence())).toBe("stale");
+  expect(guard.judgeAssign(fence({ attempt: 2n }))).toBe("stale");
+  expect(guard.judgeAssign(fence())).toBe("new");
+});
+
+test("a newer attempt takes the job over from an older one that still begins", () => {
+  const guard = guardThatAccepted(fence(), fence({ attempt: 4n }));
+  expect(guard.holds(fence())).toBe(false);
+  guard.letGo(fence());
+  expect(guard.holds(fence({ attempt: 4n }))).toBe(true);
 });
 
 test("a leader that was seen in a reply makes older ones stale", () => {

@@ -18,7 +18,7 @@ const JOBS_REMEMBERED_MAX = 10_000;
 
 export class FenceGuard {
   readonly #incarnation: string;
-  readonly #attempts = new Map<string, bigint>();
+  readonly #claims = new Map<string, { readonly attempt: bigint; held: boolean }>();
   #leaderEpoch = 0n;
   #staleCommands = 0;
 
@@ -39,27 +39,40 @@ export class FenceGuard {
     if (epoch > this.#leaderEpoch) this.#leaderEpoch = epoch;
   }
 
-  /** `repeated`: this very placement was accepted before. */
+  /** `repeated`: this very placement is held already. */
   judgeAssign(fence: PlacementFence): Judgement {
-    const last = this.#attempts.get(fence.job) ?? -1n;
-    if (!this.#isCurrent(fence) || fence.attempt < last) return this.#stale();
-    return fence.attempt === last ? "repeated" : "new";
+    const claim = this.#claims.get(fence.job);
+    if (!this.#isCurrent(fence)) return this.#stale();
+    if (claim === undefined || fence.attempt > claim.attempt) return "new";
+    if (fence.attempt < claim.attempt) return this.#stale();
+    return claim.held ? "repeated" : "new";
   }
 
-  /** Remembers an assign that was accepted. */
-  accepted(fence: PlacementFence): void {
-    this.#attempts.delete(fence.job);
-    this.#attempts.set(fence.job, fence.attempt);
-    const [oldest] = this.#attempts.keys();
-    if (this.#attempts.size > JOBS_REMEMBERED_MAX && oldest !== undefined) {
-      this.#attempts.delete(oldest);
+  /** Holds a placement from now on, before anything is awaited for it. */
+  claim(fence: PlacementFence): void {
+    this.#claims.delete(fence.job);
+    this.#claims.set(fence.job, { attempt: fence.attempt, held: true });
+    const [oldest] = this.#claims.keys();
+    if (this.#claims.size > JOBS_REMEMBERED_MAX && oldest !== undefined) {
+      this.#claims.delete(oldest);
     }
   }
 
-  /** A revoke is obeyed for the attempt that was last accepted, and for no other. */
+  /** False once it was let go, or a newer attempt of the job was claimed. */
+  holds(fence: PlacementFence): boolean {
+    const claim = this.#claims.get(fence.job);
+    return claim !== undefined && claim.attempt === fence.attempt && claim.held;
+  }
+
+  /** The placement came to nothing; its attempt stays known, so that older ones stay stale. */
+  letGo(fence: PlacementFence): void {
+    const claim = this.#claims.get(fence.job);
+    if (claim !== undefined && claim.attempt === fence.attempt) claim.held = false;
+  }
+
+  /** A revoke is obeyed for the placement that is held, and for no other. */
   judgeRevoke(fence: PlacementFence): "current" | "stale" {
-    const last = this.#attempts.get(fence.job);
-    return this.#isCurrent(fence) && fence.attempt === last ? "current" : this.#stale();
+    return this.#isCurrent(fence) && this.holds(fence) ? "current" : this.#stale();
   }
 
   #isCurrent(fence: PlacementFence): boolean {

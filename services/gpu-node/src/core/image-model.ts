@@ -67,8 +67,11 @@ export interface ImagePlan {
   readonly latentDims: readonly number[];
   readonly encodings: { readonly positive: TextEncoding; readonly negative?: TextEncoding };
 
-  /** Packed latents at boundary 0, one array per image unit, drawn in order from one generator. */
-  initialLatents(): readonly Float32Array[];
+  /**
+   * Packed latents at boundary 0, one array per image unit, drawn in order from one generator when
+   * they are asked for.
+   */
+  initialLatents(): Iterable<Float32Array>;
   /** Inputs without a batch dimension (position tables), equal for all rows of a shape key. */
   sharedInputs(): NamedTensors;
   /** This row's inputs of step k for either pass, batch dimension 1. */

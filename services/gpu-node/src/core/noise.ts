@@ -16,7 +16,8 @@ import { assert } from "@fluxline/kernel/assert.ts";
 
 const STATE_WORDS = 624;
 const MIDDLE_WORD = 397;
-const BLOCK = 16;
+/** Values that torch draws together. */
+export const NOISE_BLOCK = 16;
 const HALF_BLOCK = 8;
 
 const fround = Math.fround;
@@ -42,14 +43,14 @@ export class TorchGenerator {
   normal(count: number): Float32Array {
     assert(Number.isInteger(count) && count >= 0, `a draw of ${count} values`);
     const values = new Float32Array(count);
-    if (count < BLOCK) {
+    if (count < NOISE_BLOCK) {
       for (let i = 0; i < count; i++) values[i] = this.#normalDouble();
       return values;
     }
     for (let i = 0; i < count; i++) values[i] = this.#uniform24();
-    for (let start = 0; start + BLOCK <= count; start += BLOCK) toNormal(values, start);
-    if (count % BLOCK !== 0) {
-      const start = count - BLOCK;
+    for (let start = 0; start + NOISE_BLOCK <= count; start += NOISE_BLOCK) toNormal(values, start);
+    if (count % NOISE_BLOCK !== 0) {
+      const start = count - NOISE_BLOCK;
       for (let i = start; i < count; i++) values[i] = this.#uniform24();
       toNormal(values, start);
     }

@@ -26,8 +26,10 @@ export interface Resident {
   readonly passes: number;
   readonly units: readonly ResidentUnit[];
   encoding: "waiting" | "running" | "done";
-  /** Runs one row at a time and shares its batches with nobody: it may have killed a runner. */
+  /** Runs one row at a time and shares its batches with nobody, for as long as it is here. */
   alone: boolean;
+  /** Was in a batch under which a runner died: alone until a step of its own has succeeded. */
+  suspect: boolean;
   /** Ends at the next boundary: no further task may begin for it. */
   stopping: boolean;
 }
@@ -73,13 +75,17 @@ function nextDecoding(residents: readonly Resident[]): Task | undefined {
 }
 
 function nextStep(residents: readonly Resident[], limits: BatchLimits): Task | undefined {
-  const leader = residents.find((resident) => steppable(resident).length > 0);
+  const ready = residents.filter((resident) => steppable(resident).length > 0);
+  // Suspects first: one step clears them, and they can share batches again.
+  const leader = ready.find((resident) => resident.suspect) ?? ready[0];
   if (leader === undefined) return undefined;
   const rows: Row[] = [];
-  let places = leader.alone ? leader.passes : limits.rowsMax;
-  for (const resident of leader.alone ? [leader] : residents) {
-    const joins = resident === leader || (!resident.alone && resident.shapeKey === leader.shapeKey);
-    if (!joins) continue;
+  const single = runsSingly(leader);
+  let places = single ? leader.passes : limits.rowsMax;
+  for (const resident of single ? [leader] : ready) {
+    if (resident !== leader && (runsSingly(resident) || resident.shapeKey !== leader.shapeKey)) {
+      continue;
+    }
     for (const unit of steppable(resident)) {
       // A unit whose passes exceed the limit still runs, alone in its batch.
       if (resident.passes > places && rows.length > 0) break;
@@ -88,6 +94,10 @@ function nextStep(residents: readonly Resident[], limits: BatchLimits): Task | u
     }
   }
   return { kind: "step", shapeKey: leader.shapeKey, rows };
+}
+
+function runsSingly(resident: Resident): boolean {
+  return resident.alone || resident.suspect;
 }
 
 function steppable(resident: Resident): readonly ResidentUnit[] {

@@ -22,7 +22,7 @@ import {
   undoScaling,
   unpackLatents,
 } from "../core/latents.ts";
-import { TorchGenerator } from "../core/noise.ts";
+import { NOISE_BLOCK, TorchGenerator } from "../core/noise.ts";
 import { combineGuidance, eulerStep, makeSchedule } from "../core/sigmas.ts";
 import { float32Tensor, int64Tensor, type NamedTensors } from "../core/tensor.ts";
 import type { RunType } from "../onnx/graph.ts";
@@ -195,10 +195,18 @@ class Planner {
  * One draw for all images of the request, as diffusers makes it with one generator, cut into one
  * array per image and packed.
  */
-function initialLatents(request: ImageRequest, size: LatentSize): readonly Float32Array[] {
+/**
+ * torch draws the noise of all images at once, in blocks of `NOISE_BLOCK` values. Image by image
+ * that is the same noise as long as an image ends where a block ends.
+ */
+function* initialLatents(request: ImageRequest, size: LatentSize): Generator<Float32Array> {
   const values = size.channels * size.height * size.width;
-  const noise = new TorchGenerator(request.seed).normal(request.imageCount * values);
-  return Array.from({ length: request.imageCount }, (_, image) =>
-    packLatents(noise.subarray(image * values, (image + 1) * values), size),
-  );
+  const generator = new TorchGenerator(request.seed);
+  const images = values % NOISE_BLOCK === 0 ? 1 : request.imageCount;
+  for (let drawn = 0; drawn < request.imageCount; drawn += images) {
+    const noise = generator.normal(images * values);
+    for (let image = 0; image < images; image++) {
+      yield packLatents(noise.subarray(image * values, (image + 1) * values), size);
+    }
+  }
 }

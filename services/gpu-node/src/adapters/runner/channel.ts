@@ -1,4 +1,4 @@
-/** Frames over a socket: writes with back-pressure counted by the stream, reads one by one. */
+/** Frames over a socket. What is under way is bounded by the calls in flight, one per slot. */
 import type { Socket } from "node:net";
 import { toAppError } from "@fluxline/kernel/error.ts";
 import { type Frame, frameChunks, FrameReader } from "./frame.ts";

@@ -9,7 +9,7 @@ import { readFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { fileURLToPath } from "node:url";
 import { assert } from "@fluxline/kernel/assert.ts";
-import { AppError, fromErrorRecord } from "@fluxline/kernel/error.ts";
+import { AppError, fromErrorRecord, toAppError } from "@fluxline/kernel/error.ts";
 import type { Graph } from "../../core/image-model.ts";
 import type { NamedTensors, Tensor } from "../../core/tensor.ts";
 import { type RunnerArguments, runnerArguments } from "./arguments.ts";
@@ -23,8 +23,10 @@ const DRIVER_DESCRIPTOR = 3;
 const DEATHS_IN_A_ROW_MAX = 6;
 const RESTART_DELAY_MS_MAX = 5_000;
 const RESTART_DELAY_MS_FIRST = 50;
-const STOP_GRACE_MS = 2_000;
+const STOP_GRACE_MS = 1_500;
 const STDERR_LINES_KEPT = 20;
+/** A runner that has not answered for this long hangs: it is killed, and the call fails. */
+const ANSWER_MS_MAX = 15 * 60_000;
 /**
  * glibc raises its threshold for mapping memory with each large block that is freed, and then keeps
  * what conversions of weights leave behind: 6% of a 1 GB checkpoint. A fixed threshold does not.
@@ -66,6 +68,8 @@ interface Pending {
 
 interface RunningChild {
   readonly process: ChildProcess;
+  /** Resolves once the process is gone and the last of its stderr is read. */
+  readonly ended: Promise<void>;
   readonly channel: FrameChannel;
   readonly pending: Map<number, Pending>;
   readonly stderr: string[];
@@ -80,6 +84,8 @@ export class DeviceRunner {
   #deathsInARow = 0;
   #restarts = 0;
   #stopping = false;
+  /** The child that has all graphs. */
+  #loaded: RunningChild | undefined;
   #broken: AppError | undefined;
 
   constructor(options: DeviceRunnerOptions) {
@@ -97,8 +103,9 @@ export class DeviceRunner {
     return this.#restarts;
   }
 
+  /** All graphs are loaded in a process that lives. */
   get ready(): boolean {
-    return this.#child !== undefined;
+    return this.#child !== undefined && this.#child === this.#loaded;
   }
 
   /** Resident memory of the process in bytes; 0 while there is none. */
@@ -124,28 +131,41 @@ export class DeviceRunner {
     this.#child?.channel.send({ kind: "release", key }, []);
   }
 
-  isRetained(key: string): boolean {
-    return this.#retained.has(key);
-  }
-
+  /**
+   * Waits for a runner that is up, and calls it. RUNNER_DIED means that it died under this call;
+   * RUNNER_BROKEN that it cannot be kept alive, whoever calls.
+   */
   async run(call: GraphCall): Promise<GraphResult> {
-    assert(this.#ready !== undefined, "the runner is started before it is called");
-    if (this.#broken !== undefined) throw this.#broken;
-    const child = await this.#ready;
+    const child = await this.#up();
     const result = await this.#call(child, call);
     this.#deathsInARow = 0;
     return result;
   }
 
+  /** Ends the process for good; a call under way fails. Stopping twice is fine. */
   async stop(): Promise<void> {
     this.#stopping = true;
     const child = this.#child;
     if (child === undefined) return;
-    const ended = new Promise<void>((resolve) => child.process.once("exit", () => resolve()));
     child.channel.close();
     const timer = setTimeout(() => child.process.kill("SIGKILL"), STOP_GRACE_MS);
-    await ended;
+    await child.ended;
     clearTimeout(timer);
+  }
+
+  /** Bounded: after so many deaths in a row the runner is broken. */
+  async #up(): Promise<RunningChild> {
+    for (;;) {
+      if (this.#broken !== undefined) throw this.#broken;
+      const ready = this.#ready;
+      assert(ready !== undefined, "the runner is started before it is called");
+      try {
+        return await ready;
+      } catch (thrown) {
+        // A launch that died has been followed by another, unless this was the last.
+        if (ready === this.#ready) throw thrown;
+      }
+    }
   }
 
   #call(child: RunningChild, call: GraphCall): Promise<GraphResult> {
@@ -168,18 +188,24 @@ export class DeviceRunner {
     parts: readonly Uint8Array[],
   ): Promise<GraphResult> {
     const id = this.#nextId++;
-    return new Promise((resolve, reject) => {
-      if (this.#child !== child) return reject(diedError(child, "it ended before the call"));
-      child.pending.set(id, { resolve, reject });
-      child.channel.send({ ...header, id }, parts);
-    });
+    const { promise, resolve, reject } = Promise.withResolvers<GraphResult>();
+    if (this.#child !== child) return Promise.reject(diedError(child, "it ended before the call"));
+    child.pending.set(id, { resolve, reject });
+    child.channel.send({ ...header, id }, parts);
+    const timer = setTimeout(() => {
+      child.stderr.push(`Error: no answer for ${ANSWER_MS_MAX / 60_000} minutes`);
+      child.process.kill("SIGKILL");
+    }, ANSWER_MS_MAX);
+    return promise.finally(() => clearTimeout(timer));
   }
 
   async #launch(): Promise<RunningChild> {
+    if (this.#stopping) throw new AppError("cancelled", "the runner is being stopped");
     const child = this.#spawn();
     const begun = performance.now();
     await Promise.all(this.#options.graphs.map((graph) => this.#load(child, graph)));
     for (const [key, tensors] of this.#retained) sendRetained(child, key, tensors);
+    this.#loaded = child;
     const seconds = (performance.now() - begun) / 1000;
     this.#options.log("runner loaded", { graphs: this.#options.graphs.length, seconds });
     return child;
@@ -211,14 +237,23 @@ export class DeviceRunner {
     });
     const channel = new FrameChannel(process_.stdio[DRIVER_DESCRIPTOR] as Socket, {
       onFrame: (frame) => this.#receive(child, frame),
-      onEnd: () => undefined,
+      onEnd: (error) => {
+        if (error === undefined) return;
+        stderr.push(`Error: ${error.message}`);
+        process_.kill("SIGKILL");
+      },
     });
-    const child: RunningChild = { process: process_, channel, pending, stderr };
+    const { promise: ended, resolve: end } = Promise.withResolvers<void>();
+    const child: RunningChild = { process: process_, ended, channel, pending, stderr };
     this.#child = child;
-    process_.once("error", (error) => this.#died(child, error.message));
+    process_.once("error", (error) => {
+      this.#died(child, error.message);
+      end();
+    });
     // `close` comes after the last bytes of stderr, so that the reason is complete.
     process_.once("close", (code, signal) => {
       this.#died(child, signal === null ? `exit code ${code}` : `signal ${signal}`);
+      end();
     });
     return child;
   }
@@ -257,7 +292,7 @@ export class DeviceRunner {
   #restart(error: AppError): void {
     this.#deathsInARow += 1;
     this.#options.log("runner died", { error: error.message, inARow: this.#deathsInARow });
-    if (this.#deathsInARow >= DEATHS_IN_A_ROW_MAX) return this.#break(error);
+    if (this.#deathsInARow >= DEATHS_IN_A_ROW_MAX) return this.#break(brokenError(error));
     const delay = RESTART_DELAY_MS_FIRST * 2 ** (this.#deathsInARow - 1);
     this.#restarts += 1;
     const ready = new Promise((resolve) =>
@@ -266,7 +301,8 @@ export class DeviceRunner {
     this.#ready = ready;
     // A launch that fails because its child died is followed by `#died`, which tries again.
     ready.catch((thrown: unknown) => {
-      if (this.#ready === ready && this.#child !== undefined) this.#break(thrown as AppError);
+      const isLast = this.#ready === ready && this.#child !== undefined;
+      if (isLast) this.#break(brokenError(toAppError(thrown)));
     });
   }
 
@@ -285,10 +321,19 @@ function sendRetained(child: RunningChild, key: string, tensors: NamedTensors): 
 }
 
 function diedError(child: RunningChild, how: string): AppError {
-  const last = child.stderr.at(-1);
+  const last = child.stderr.findLast((line) => /error/i.test(line)) ?? child.stderr.at(-1);
   const said = last === undefined ? "" : `; it last said: ${last}`;
   return new AppError("unavailable", `the device's runner process died: ${how}${said}`, {
     reason: "RUNNER_DIED",
     retryable: true,
+  });
+}
+
+function brokenError(last: AppError): AppError {
+  const message = `the device's runner cannot be kept alive; the last time: ${last.message}`;
+  return new AppError("unavailable", message, {
+    reason: "RUNNER_BROKEN",
+    retryable: true,
+    cause: last,
   });
 }

@@ -23,13 +23,11 @@ import {
 
 export type Send = (message: RunnerMessage, parts: readonly Uint8Array[]) => void;
 
-/** Retained keys at a time: text encodings and position tables of the resident requests. */
-const RETAINED_KEYS_MAX = 4096;
-
 export class RunnerExecutor {
   readonly #backend: DeviceBackend;
   readonly #send: Send;
   readonly #sessions = new Map<string, GraphSession>();
+  /** Its size is the driver's to bound: adapters/retained-cache.ts. */
   readonly #retained = new Map<string, NamedTensors>();
 
   constructor(backend: DeviceBackend, send: Send) {
@@ -97,9 +95,6 @@ export class RunnerExecutor {
   }
 
   #retain(key: string, headers: Readonly<Record<string, TensorHeader>>, payload: Uint8Array): void {
-    if (this.#retained.size >= RETAINED_KEYS_MAX) {
-      throw new AppError("resource_exhausted", `more than ${RETAINED_KEYS_MAX} retained keys`);
-    }
     const tensors = Object.entries(headers).map(([name, header]) => [
       name,
       tensorFrom(header, payload),
