@@ -10,7 +10,7 @@ import type { LoadedJob } from "../core/job-table.ts";
 import { decodeRecord, encodeRecord } from "./record-codec.ts";
 
 export type WriteResult =
-  | { readonly kind: "written"; readonly revision: number }
+  | { readonly kind: "written"; readonly revision: number; readonly sizeBytes: number }
   | { readonly kind: "conflict"; readonly stored: LoadedJob | undefined }
   | { readonly kind: "refused"; readonly error: AppError }
   /** We may not write any more: whoever leads next finds out. */
@@ -35,6 +35,7 @@ export class JobStore {
     const value = encodeRecord(record);
     const fullKey = `${this.#pool}.${key}`;
     return this.#settle(
+      value.length,
       () =>
         revision === 0
           ? this.#kv.create(fullKey, value)
@@ -43,7 +44,7 @@ export class JobStore {
         const stored = await this.#kv.get(fullKey);
         // Ours after all: the answer was lost, not the write.
         if (stored && isDeepStrictEqual(Buffer.from(stored.value), Buffer.from(value))) {
-          return { kind: "written", revision: stored.revision };
+          return { kind: "written", revision: stored.revision, sizeBytes: value.length };
         }
         return { kind: "conflict", stored: stored && loaded(stored) };
       },
@@ -52,15 +53,15 @@ export class JobStore {
 
   async purge(key: string, revision: number): Promise<WriteResult> {
     const fullKey = `${this.#pool}.${key}`;
-    const result = await this.#settle(
+    return this.#settle(
+      0,
       () => this.#kv.remove(fullKey, revision),
       async () => {
         const stored = await this.#kv.get(fullKey);
-        if (!stored) return { kind: "written", revision };
+        if (!stored) return { kind: "written", revision, sizeBytes: 0 };
         return { kind: "conflict", stored: loaded(stored) };
       },
     );
-    return result;
   }
 
   /** Erases the marker that a purge leaves for watchers. */
@@ -69,6 +70,7 @@ export class JobStore {
   }
 
   async #settle(
+    sizeBytes: number,
     write: () => ReturnType<KeyValue["update"]>,
     look: () => Promise<WriteResult>,
   ): Promise<WriteResult> {
@@ -77,6 +79,7 @@ export class JobStore {
       const outcome = await write();
       switch (outcome.kind) {
         case "written":
+          return { ...outcome, sizeBytes };
         case "refused":
           return outcome;
         case "conflict": {

@@ -26,6 +26,7 @@ import { heartbeatFromWire, reportFromWire } from "./bus-codec.ts";
 import { fromWireRecord } from "./record-codec.ts";
 
 export interface LeaderInbox {
+  recordBytesMax(): number;
   /** Resolves to the core's answer, or undefined when there will be none. */
   ask<Reply extends AdmitReply | CancelReply | ReportReply>(
     input: (token: number) => Input,
@@ -48,8 +49,10 @@ export function serveLeader(bus: Bus, pool: string, epoch: bigint, inbox: Leader
       handle: async ({ record }) => {
         if (record?.pool !== pool) return undefined;
         const sizeBytes = JobRecord.encode(record).finish().length;
+        const recordBytesMax = inbox.recordBytesMax();
         const draft = fromWireRecord({ ...record, state: ImageJob_State.STATE_QUEUED });
-        return inbox.ask<AdmitReply>((token) => ({ kind: "admit", token, draft, sizeBytes }));
+        const input = { kind: "admit", draft, sizeBytes, recordBytesMax } as const;
+        return inbox.ask<AdmitReply>((token) => ({ ...input, token }));
       },
       onError,
     }),

@@ -51,6 +51,8 @@ export interface LeaderSessionOptions {
   readonly pool: string;
   readonly epoch: bigint;
   readonly queuedJobsMax: number;
+  /** What the records of this pool may take together; less when there are more pools. */
+  readonly recordBytesMax: () => number;
   readonly jobs: KeyValue;
   readonly pools: KeyValue;
   readonly results: Objects;
@@ -159,11 +161,12 @@ export class LeaderSession {
   }
 
   #begin(): void {
-    const { pool, epoch, queuedJobsMax, clock, log } = this.#options;
+    const { pool, epoch, queuedJobsMax, recordBytesMax, clock, log } = this.#options;
     const jobs = [...this.#loading.values()];
     this.#loading.clear();
     this.#core = new PoolLeader({ pool, epoch, queuedJobsMax }, jobs, clock.nowMs());
     this.#served = serveLeader(this.#options.bus, pool, epoch, {
+      recordBytesMax,
       ask: (input) => this.#ask(input),
       tell: (input) => this.#step(input),
       onError: (error, subject) => log.warn({ subject, error }, "bus message not handled"),
@@ -261,7 +264,7 @@ export class LeaderSession {
     switch (result.kind) {
       case "written":
         if (done === "purged") return this.#step({ kind: "purged", key });
-        return this.#step({ kind: "written", key, revision: result.revision });
+        return this.#step({ ...result, key });
       case "conflict":
         return this.#step({ kind: "conflict", key, stored: result.stored });
       case "refused":

@@ -32,6 +32,8 @@ export interface LeadershipsOptions {
   readonly pools: readonly string[];
   readonly replica: string;
   readonly queuedJobsMax: number;
+  /** What the job records of all pools may take together; the pools share it evenly. */
+  readonly recordBytesMax: number;
   readonly clock: Clock;
   readonly log: Logger;
   readonly count: (pool: string, what: string, label: string) => void;
@@ -107,12 +109,13 @@ export class Leaderships {
   }
 
   #session(pool: string, epoch: bigint, leadership: Leadership): LeaderSession {
-    const { bus, stores, queuedJobsMax, clock, log, count } = this.#options;
+    const { bus, stores, queuedJobsMax, recordBytesMax, clock, log, count } = this.#options;
     return new LeaderSession({
       bus,
       pool,
       epoch,
       queuedJobsMax,
+      recordBytesMax: () => recordBytesMax / this.#pools.size,
       clock,
       log,
       ...stores,

@@ -38,6 +38,8 @@ export interface SchedulerOptions {
 }
 
 const serviceName = "fluxline.v1.ImageService";
+/** How much of their bucket records may fill; NATS needs the rest, for markers and for itself. */
+const recordsShare = 0.5;
 /** Calls in work when the drain begins have this long to end. */
 const callsDrainMs = 5_000;
 
@@ -57,6 +59,7 @@ export async function startScheduler(
     pools: options.pools,
     replica: ulid(clock.nowMs()),
     queuedJobsMax,
+    recordBytesMax: jobsBucket.maxBytes * sizeScale * recordsShare,
     clock,
     log,
     count: (pool, what, label) => metrics.count(pool, what, label),

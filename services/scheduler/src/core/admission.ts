@@ -5,7 +5,7 @@
 import { AppError } from "@fluxline/kernel/error.ts";
 import type { JobRecord } from "./job.ts";
 import type { Found, Refused } from "./leader-protocol.ts";
-import { QUEUE_FULL_RETRY_MS, RECORD_BYTES_PER_POOL_MAX } from "./limits.ts";
+import { QUEUE_FULL_RETRY_MS } from "./limits.ts";
 
 /** A record without what is the leader's to set. */
 export type AdmitDraft = Omit<JobRecord, "state" | "arrival" | "leaderEpoch" | "attempt">;
@@ -17,8 +17,9 @@ export interface AdmissionState {
   readonly epoch: bigint;
   readonly queuedJobs: number;
   readonly queuedJobsMax: number;
-  /** What the pool's records would take with this one. */
+  /** What the pool's records may come to take with this one. */
   readonly recordBytes: number;
+  readonly recordBytesMax: number;
   arrival(): bigint;
 }
 
@@ -28,11 +29,14 @@ export function admit(
 ): { readonly kind: "admitted"; readonly record: JobRecord } | Refused {
   if (state.queuedJobs >= state.queuedJobsMax) {
     const text = `pool ${state.pool} has ${state.queuedJobs} jobs waiting, which is its maximum`;
-    return refused(`${text}: try again later`, "QUEUE_FULL", state);
+    return refused(`${text}: try again later`, "QUEUE_FULL", state.pool, state.queuedJobsMax);
   }
-  if (state.recordBytes > RECORD_BYTES_PER_POOL_MAX) {
-    const text = `the job records of pool ${state.pool} fill their store`;
-    return refused(`${text}: try again when older jobs have expired`, "RECORDS_FULL", state);
+  if (state.recordBytes > state.recordBytesMax) {
+    const limit = Math.floor(state.recordBytesMax);
+    const text =
+      `the job records of pool ${state.pool} would take ${state.recordBytes} bytes of their ` +
+      `${limit}: try again when older jobs have expired, or give the stores more room`;
+    return refused(text, "RECORDS_FULL", state.pool, limit);
   }
   return {
     kind: "admitted",
@@ -63,12 +67,12 @@ export function sameRequest(
   return { kind: "refused", error };
 }
 
-function refused(message: string, reason: string, state: AdmissionState): Refused {
+function refused(message: string, reason: string, pool: string, limit: number): Refused {
   const error = new AppError("resource_exhausted", message, {
     reason,
     retryable: true,
     retryAfterMs: QUEUE_FULL_RETRY_MS,
-    details: { subject: `pools/${state.pool}`, limit: String(state.queuedJobsMax) },
+    details: { subject: `pools/${pool}`, limit: String(limit) },
   });
   return { kind: "refused", error };
 }

@@ -15,6 +15,7 @@ import {
 } from "./job.ts";
 import type { JobEvent } from "./job-transition.ts";
 import { WAITING_PER_JOB_MAX } from "./limits.ts";
+import { roomOf } from "./record-room.ts";
 
 /** Who waits for an answer: opaque to the core. */
 export type Token = number;
@@ -53,7 +54,8 @@ export interface JobEntry {
   revision: number;
   pending: Pending | undefined;
   readonly waiting: Work[];
-  sizeBytes: number;
+  /** What its record may come to take in the store. */
+  roomBytes: number;
   /** When its group was last known to hold it. */
   seenMs: number;
   revokedMs: number;
@@ -70,14 +72,15 @@ export class JobTable {
   readonly #placed = new Map<string, Set<JobEntry>>();
   readonly #placedAt = new Map<JobEntry, string>();
   #nextArrival = 1n;
-  #sizeBytes = 0;
+  #roomBytes = 0;
 
   get size(): number {
     return this.#entries.size;
   }
 
-  get sizeBytes(): number {
-    return this.#sizeBytes;
+  /** What all records may come to take in the store. */
+  get roomBytes(): number {
+    return this.#roomBytes;
   }
 
   get(key: string): JobEntry | undefined {
@@ -108,7 +111,7 @@ export class JobTable {
     const entry = this.#ensure(entryKey(record), nowMs);
     entry.record = record;
     entry.revision = revision;
-    this.#resize(entry, sizeBytes);
+    this.#resize(entry, roomOf(record, sizeBytes));
     if (record.arrival >= this.#nextArrival) this.#nextArrival = record.arrival + 1n;
     this.#index(entry);
     return entry;
@@ -121,23 +124,24 @@ export class JobTable {
   }
 
   /** The write is done: what was decided is so. */
-  settle(entry: JobEntry, revision: number): void {
+  settle(entry: JobEntry, revision: number, sizeBytes: number): void {
     assert(entry.pending?.record, `job ${entry.key} has no write to settle`);
     entry.record = entry.pending.record;
     entry.revision = revision;
+    this.#resize(entry, roomOf(entry.record, sizeBytes));
     this.setPending(entry, undefined);
   }
 
   /** An entry whose first write is under way. */
-  begin(key: string, sizeBytes: number, nowMs: number): JobEntry {
+  begin(key: string, roomBytes: number, nowMs: number): JobEntry {
     assert(!this.#entries.has(key), `job ${key} is begun twice`);
     const entry = this.#ensure(key, nowMs);
-    this.#resize(entry, sizeBytes);
+    this.#resize(entry, roomBytes);
     return entry;
   }
 
   remove(entry: JobEntry): void {
-    this.#sizeBytes -= entry.sizeBytes;
+    this.#roomBytes -= entry.roomBytes;
     this.#entries.delete(entry.key);
     this.#unindex(entry);
   }
@@ -178,7 +182,7 @@ export class JobTable {
       revision: 0,
       pending: undefined,
       waiting: [],
-      sizeBytes: 0,
+      roomBytes: 0,
       seenMs: nowMs,
       revokedMs: 0,
       heldUntilMs: 0,
@@ -212,9 +216,9 @@ export class JobTable {
     if (placed?.size === 0) this.#placed.delete(place);
   }
 
-  #resize(entry: JobEntry, sizeBytes: number): void {
-    this.#sizeBytes += sizeBytes - entry.sizeBytes;
-    entry.sizeBytes = sizeBytes;
+  #resize(entry: JobEntry, roomBytes: number): void {
+    this.#roomBytes += roomBytes - entry.roomBytes;
+    entry.roomBytes = roomBytes;
   }
 }
 

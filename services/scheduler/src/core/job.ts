@@ -117,7 +117,7 @@ export function fenceOf(record: JobRecord, leaderEpoch: bigint): Fence {
 }
 
 /** Images still to be made. */
-export function unitsLeft(record: JobRecord): readonly ImageUnit[] {
+export function unitsLeft(record: Pick<JobRecord, "units">): readonly ImageUnit[] {
   return record.units.filter((unit) => unit.result === undefined);
 }
 

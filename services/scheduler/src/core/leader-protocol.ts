@@ -23,7 +23,10 @@ export type Input =
       readonly kind: "admit";
       readonly token: Token;
       readonly draft: AdmitDraft;
+      /** Of its record. */
       readonly sizeBytes: number;
+      /** What the records of the pool may take together now. */
+      readonly recordBytesMax: number;
     }
   | { readonly kind: "cancel"; readonly token: Token; readonly key: string }
   | {
@@ -36,7 +39,12 @@ export type Input =
   | { readonly kind: "heartbeat"; readonly facts: HeartbeatFacts }
   | { readonly kind: "echo" }
   | { readonly kind: "tick" }
-  | { readonly kind: "written"; readonly key: string; readonly revision: number }
+  | {
+      readonly kind: "written";
+      readonly key: string;
+      readonly revision: number;
+      readonly sizeBytes: number;
+    }
   /** The write was not done: the store has something else (or nothing any more). */
   | {
       readonly kind: "conflict";

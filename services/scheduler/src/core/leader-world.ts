@@ -1,7 +1,7 @@
 /**
- * A small virtual world around the real leader: a store that refuses now and then, replica groups,
- * a network that loses and delays, leaders that die or thaw. Seeded, so that a failing walk can be walked again. Checks
- * after every write and every command what must hold whatever happens.
+ * A small virtual world around the real leader: a store that is full now and then, groups, a network
+ * that loses and delays, leaders that die or thaw. Seeded, so that a failing walk can be walked
+ * again. Checks after every write and every command what must hold whatever happens.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 import { AppError } from "@fluxline/kernel/error.ts";
@@ -231,7 +231,7 @@ export class World {
     this.stored.set(key, written);
     const ackMs = this.chance(0.05) ? 2_000 : 1;
     this.later(ackMs, () =>
-      this.#inReign(reign, { kind: "written", key, revision: written.revision }),
+      this.#inReign(reign, { kind: "written", key, revision: written.revision, sizeBytes: 100 }),
     );
     // The watch tells everybody, the writer too.
     const job = { ...written, sizeBytes: 100 };
@@ -265,7 +265,7 @@ export class World {
       expireTimeMs: this.nowMs + 86_400_000,
     };
     this.ask(
-      (token) => ({ kind: "admit", token, draft, sizeBytes: 100 }),
+      (token) => ({ kind: "admit", token, draft, sizeBytes: 100, recordBytesMax: 1e9 }),
       (effect) => {
         assert(effect.kind === "reply-admit", effect.kind);
         if (effect.outcome.kind !== "found") return;

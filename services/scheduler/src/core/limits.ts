@@ -13,8 +13,13 @@ export const RETRY_DELAY_MS_MAX = 30_000;
 /** Jobs that may wait in one pool. */
 export const QUEUED_JOBS_MAX = 1_000;
 
-/** What the records of one pool may take together in the store. */
-export const RECORD_BYTES_PER_POOL_MAX = 256 * 1024 * 1024;
+/** By how much a job's record may grow until its end: an error, advisories, ... */
+export const RECORD_GROWTH_BYTES = 2_048;
+/** ... and with each image, the pointer to it and its description. */
+export const RECORD_GROWTH_BYTES_PER_IMAGE = 448;
+
+/** What the store keeps beside a record: its key, and what it needs itself. */
+export const RECORD_KEY_BYTES = 320;
 
 /** Inputs that wait for one job's write; a group sends its reports again, a client its cancel. */
 export const WAITING_PER_JOB_MAX = 32;

@@ -3,7 +3,7 @@ import { AppError } from "@fluxline/kernel/error.ts";
 import { Random } from "@fluxline/kernel/random.ts";
 import type { AdmitDraft } from "./admission.ts";
 import type { HeartbeatFacts } from "./group-table.ts";
-import { buildRecord, checkpointedUnit, finishedUnit } from "./job-builder.ts";
+import { buildRecord, buildUnit, checkpointedUnit, finishedUnit } from "./job-builder.ts";
 import { isEnded, type JobRecord } from "./job.ts";
 import type { Effect, Input } from "./leader-protocol.ts";
 import {
@@ -11,7 +11,6 @@ import {
   ECHO_FRESH_MS,
   GROUP_SILENCE_MS,
   OUTAGE_GRACE_MS,
-  RECORD_BYTES_PER_POOL_MAX,
   WAITING_PER_JOB_MAX,
 } from "./limits.ts";
 import { PoolLeader } from "./pool-leader.ts";
@@ -60,7 +59,10 @@ class Desk {
       if (effect.kind === "write") {
         const revision = ++this.revision;
         effects.push(
-          ...this.leader.step({ kind: "written", key: effect.key, revision }, this.nowMs),
+          ...this.leader.step(
+            { kind: "written", key: effect.key, revision, sizeBytes: 100 },
+            this.nowMs,
+          ),
         );
       }
       if (effect.kind === "purge") {
@@ -82,7 +84,8 @@ class Desk {
   }
 
   admit(changes: Partial<JobRecord> = {}, sizeBytes = 100): Effect[] {
-    return this.give({ kind: "admit", token: 1, draft: draft(changes), sizeBytes });
+    const input = { draft: draft(changes), sizeBytes, recordBytesMax: 10_000 };
+    return this.give({ kind: "admit", token: 1, ...input });
   }
 
   state(): string | undefined {
@@ -91,6 +94,7 @@ class Desk {
 }
 
 const full = new AppError("resource_exhausted", "full", { reason: "STORE_FULL" });
+const sizes = { sizeBytes: 1, recordBytesMax: 10_000 };
 const kinds = (effects: readonly Effect[]) => effects.map((effect) => effect.kind);
 const fence = {
   pool: "p",
@@ -105,10 +109,10 @@ const fence = {
 describe("admission", () => {
   test("the answer follows the write, and carries it", () => {
     const desk = new Desk();
-    const input: Input = { kind: "admit", token: 7, draft: draft(), sizeBytes: 1 };
+    const input: Input = { kind: "admit", token: 7, draft: draft(), ...sizes };
     const effects = desk.leader.step(input, desk.nowMs);
     expect(effects).toMatchObject([{ kind: "write", key, revision: 0, record: { arrival: 1n } }]);
-    const after = desk.leader.step({ kind: "written", key, revision: 4 }, desk.nowMs);
+    const after = desk.leader.step({ kind: "written", key, revision: 4, sizeBytes: 1 }, desk.nowMs);
     expect(after.filter(({ kind }) => kind !== "count")).toMatchObject([
       { kind: "reply-admit", token: 7, outcome: { kind: "found", revision: 4 } },
     ]);
@@ -120,12 +124,15 @@ describe("admission", () => {
       kind: "admit",
       token,
       draft: draft({ requestFingerprint: f }),
-      sizeBytes: 1,
+      ...sizes,
     });
     desk.leader.step(input(1), desk.nowMs);
     expect(desk.leader.step(input(2), desk.nowMs)).toEqual([]);
     expect(desk.leader.step(input(3, "other"), desk.nowMs)).toEqual([]);
-    const effects = desk.leader.step({ kind: "written", key, revision: 4 }, desk.nowMs);
+    const effects = desk.leader.step(
+      { kind: "written", key, revision: 4, sizeBytes: 1 },
+      desk.nowMs,
+    );
     expect(effects.filter(({ kind }) => kind !== "count")).toMatchObject([
       { token: 1, outcome: { kind: "found" } },
       { token: 2, outcome: { kind: "found" } },
@@ -141,7 +148,23 @@ describe("admission", () => {
       { outcome: { error: { reason: "QUEUE_FULL", code: "resource_exhausted" } } },
     ]);
     const full = new Desk();
-    expect(full.admit({}, RECORD_BYTES_PER_POOL_MAX + 1)).toMatchObject([
+    expect(full.admit({}, 10_001)).toMatchObject([
+      { outcome: { error: { reason: "RECORDS_FULL", details: { limit: "10000" } } } },
+    ]);
+  });
+
+  test("room is set aside for the growth of a record, and counted as it was written", () => {
+    const record = buildRecord({ state: "succeeded", units: [finishedUnit(0)] });
+    const [many, few] = [new Desk(), new Desk([record])];
+    const units = Array.from({ length: 18 }, (_, index) => buildUnit(index));
+    expect(many.admit({ units })).toMatchObject([
+      { outcome: { error: { reason: "RECORDS_FULL" } } },
+    ]);
+    expect(kinds(few.admit({ id: "a" }))).toEqual(["write", "reply-admit"]);
+    few.leader.step({ kind: "cancel", token: 2, key: "default.a" }, few.nowMs);
+    const written = { kind: "written", key: "default.a", revision: 60 } as const;
+    few.leader.step({ ...written, sizeBytes: 9_000 }, few.nowMs);
+    expect(few.admit({ id: "b" })).toMatchObject([
       { outcome: { error: { reason: "RECORDS_FULL" } } },
     ]);
   });
@@ -280,7 +303,7 @@ describe("a question that gets no answer is settled all the same", () => {
     const tokens = Array.from({ length: WAITING_PER_JOB_MAX + 3 }, (_, i) => i + 1);
     for (const token of tokens) note(desk.leader.step(report(token), desk.nowMs));
     expect(settled).toEqual(tokens.slice(WAITING_PER_JOB_MAX + 1));
-    note(desk.leader.step({ kind: "written", key, revision: 2 }, desk.nowMs));
+    note(desk.leader.step({ kind: "written", key, revision: 2, sizeBytes: 1 }, desk.nowMs));
     expect(settled.toSorted((a, b) => a - b)).toEqual(tokens);
   });
 });
@@ -335,7 +358,7 @@ describe("loss", () => {
         const answer: Input =
           ++refusals <= 5
             ? { kind: "write-refused", key, error: full }
-            : { kind: "written", key, revision: 9 };
+            : { kind: "written", key, revision: 9, sizeBytes: 1 };
         desk.leader.step(answer, desk.nowMs);
       }
     }
@@ -402,6 +425,23 @@ describe("time", () => {
   test("a running job past its expire time is revoked", () => {
     const desk = new Desk([buildRecord({ state: "running", ...fence, expireTimeMs: 100_500 })]);
     expect(kinds(desk.live(2))).toEqual(["write", "revoke", "purge", "delete-blobs"]);
+  });
+
+  test("a job whose end a full store does not take is purged, which makes room", () => {
+    const units = [checkpointedUnit(0, 2)];
+    const desk = new Desk([
+      buildRecord({ state: "running", ...fence, units, expireTimeMs: 100_500 }),
+    ]);
+    desk.nowMs += 1_000;
+    const [, write] = desk.leader.step({ kind: "tick" }, desk.nowMs);
+    expect(write).toMatchObject({ kind: "write", record: { state: "expired" } });
+    const effects = desk.give({ kind: "write-refused", key, error: full });
+    expect(effects).toMatchObject([
+      { kind: "purge", key, revision: 1 },
+      { kind: "delete-blobs", blobs: [{ key: "p/default/job1/1/0-2" }] },
+      { kind: "revoke", fence },
+    ]);
+    expect(desk.state()).toBeUndefined();
   });
 
   test("a checkpoint that is replaced is deleted", () => {

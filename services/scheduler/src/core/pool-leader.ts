@@ -1,7 +1,7 @@
 /**
  * The leader of one pool: the only writer of its job records. Synchronous and without I/O:
  * `step(input, nowMs) -> effects`. All that lasts is in the records; the rest is rebuilt from
- * them when a leader begins.
+ * them when a leader begins. The records and their writes are in job-ledger.ts.
  *
  *   input -> decide -> write record -> written -> reply, command, placement of what waits
  *
@@ -11,7 +11,7 @@
  */
 import { assert, unreachable } from "@fluxline/kernel/assert.ts";
 import { AppError } from "@fluxline/kernel/error.ts";
-import { type AdmitDraft, admit } from "./admission.ts";
+import { admit } from "./admission.ts";
 import {
   type GroupEntry,
   type GroupRef,
@@ -20,9 +20,8 @@ import {
   speaksOurProtocol,
 } from "./group-table.ts";
 import { reconcileResidents } from "./heartbeat.ts";
+import { JobLedger } from "./job-ledger.ts";
 import {
-  blobsOf,
-  droppedBlobs,
   type Fence,
   fenceOf,
   isActive,
@@ -39,22 +38,14 @@ import {
   keyOf,
   type LoadedJob,
   occupying,
-  type Pending,
   slotsNeeded,
   type Token,
-  type Work,
 } from "./job-table.ts";
-import { transition } from "./job-transition.ts";
 import type { Effect, Input, ReportMessage } from "./leader-protocol.ts";
 import { Outbox } from "./outbox.ts";
-import {
-  ECHO_EVERY_MS,
-  PURGES_PER_TICK_MAX,
-  RETRY_DELAY_MS_FIRST,
-  RETRY_DELAY_MS_MAX,
-  STORE_HOLD_MS,
-} from "./limits.ts";
+import { ECHO_EVERY_MS, PURGES_PER_TICK_MAX } from "./limits.ts";
 import { decidePlacements, type OpenGroup, slotsOf, type WaitingJob } from "./placement.ts";
+import { roomOf } from "./record-room.ts";
 
 export interface LeaderOptions {
   readonly pool: string;
@@ -73,14 +64,26 @@ export class PoolLeader {
   readonly #jobs = new JobTable();
   readonly #groups = new GroupTable();
   readonly #out = new Outbox();
+  readonly #ledger: JobLedger;
   #lastEchoSentMs = 0;
-  #storeHeldUntilMs = 0;
   #deposed = false;
 
   /** `loaded`: every record of the pool, as the store has them. */
   constructor(options: LeaderOptions, loaded: readonly LoadedJob[], nowMs: number) {
     this.#options = options;
-    for (const job of loaded) this.#adopt(job, nowMs);
+    this.#ledger = new JobLedger({
+      jobs: this.#jobs,
+      out: this.#out,
+      epoch: options.epoch,
+      hooks: {
+        placed: (entry, record, atMs) => this.#assign(entry, record, atMs),
+        adopted: (record, atMs) => {
+          if (record.group !== "") this.#groups.expect(record, atMs);
+        },
+        newerLeader: () => this.#stepDown("a newer leader"),
+      },
+    });
+    for (const job of loaded) this.#ledger.adopt(job, nowMs);
   }
 
   get figures(): PoolFigures {
@@ -104,7 +107,7 @@ export class PoolLeader {
   #take(input: Input, nowMs: number): void {
     switch (input.kind) {
       case "admit":
-        return this.#admit(input.draft, input.sizeBytes, input.token, nowMs);
+        return this.#admit(input, nowMs);
       case "cancel":
         return this.#cancel(input.key, input.token, nowMs);
       case "register":
@@ -118,15 +121,15 @@ export class PoolLeader {
       case "tick":
         return this.#tick(nowMs);
       case "written":
-        return this.#written(input.key, input.revision, nowMs);
+        return this.#ledger.written(input, nowMs);
       case "conflict":
-        return this.#conflict(input.key, input.stored, nowMs);
+        return this.#ledger.conflict(input.key, input.stored, nowMs);
       case "write-refused":
-        return this.#writeRefused(input.key, input.error, nowMs);
+        return this.#ledger.writeRefused(input.key, input.error, nowMs);
       case "purged":
-        return this.#purged(input.key);
+        return this.#ledger.purged(input.key);
       case "observed":
-        return this.#observed(input.job, nowMs);
+        return this.#ledger.observed(input.job, nowMs);
       case "assign-outcome":
         return this.#assignOutcome(input, nowMs);
       case "revoke-stale":
@@ -138,32 +141,35 @@ export class PoolLeader {
 
   // --- jobs ------------------------------------------------------------------------------------
 
-  #admit(draft: AdmitDraft, sizeBytes: number, token: Token, nowMs: number): void {
+  #admit(input: Extract<Input, { kind: "admit" }>, nowMs: number): void {
+    const { draft, token, recordBytesMax } = input;
     const asker: Asker = { kind: "admit", token, fingerprint: draft.requestFingerprint };
     const key = keyOf({ tenant: draft.tenant, job: draft.id });
     const present = this.#jobs.get(key);
-    if (present) return this.#work(present, { event: { kind: "look" }, asker }, nowMs);
+    if (present) return this.#ledger.work(present, { event: { kind: "look" }, asker }, nowMs);
+    const roomBytes = roomOf({ ...draft, state: "queued" }, input.sizeBytes);
     const outcome = admit(draft, {
       epoch: this.#options.epoch,
       pool: this.#options.pool,
       queuedJobs: this.#jobs.queuedCount,
       queuedJobsMax: this.#options.queuedJobsMax,
-      recordBytes: this.#jobs.sizeBytes + sizeBytes,
+      recordBytes: this.#jobs.roomBytes + roomBytes,
+      recordBytesMax,
       arrival: () => this.#jobs.drawArrival(),
     });
     if (outcome.kind === "refused") {
       this.#out.count("admission_refused");
       return this.#out.emit({ kind: "reply-admit", token, outcome });
     }
-    const entry = this.#jobs.begin(key, sizeBytes, nowMs);
-    this.#write(entry, outcome.record, { event: { kind: "look" }, asker });
+    const entry = this.#jobs.begin(key, roomBytes, nowMs);
+    this.#ledger.write(entry, outcome.record, { event: { kind: "look" }, asker });
   }
 
   #cancel(key: string, token: Token, nowMs: number): void {
     const entry = this.#jobs.get(key);
     const asker: Asker = { kind: "cancel", token };
     if (!entry) return this.#out.answerUnknown(asker);
-    this.#work(entry, { event: { kind: "cancel-requested" }, asker }, nowMs);
+    this.#ledger.work(entry, { event: { kind: "cancel-requested" }, asker }, nowMs);
   }
 
   #report(report: ReportMessage, token: Token, nowMs: number): void {
@@ -172,134 +178,7 @@ export class PoolLeader {
     const asker: Asker = { kind: "report", token };
     if (!entry) return this.#out.answerUnknown(asker);
     const event = { ...report.event, placement: report.fence };
-    this.#work(entry, { event, asker }, nowMs);
-  }
-
-  /** Applies an event to a job, now or once its write is done. */
-  #work(entry: JobEntry, work: Work, nowMs: number): void {
-    if (entry.pending) {
-      if (this.#jobs.wait(entry, work)) return;
-      this.#out.count("job_inputs_dropped");
-      return this.#out.drop(work.asker);
-    }
-    const { record } = entry;
-    if (!record) return this.#out.answerUnknown(work.asker);
-    if (work.event.kind === "look") return this.#out.answer(work.asker, entry, "recorded");
-    const result = transition(record, work.event, nowMs);
-    if (result.kind === "ignored") {
-      if (result.why === "stale") this.#out.count("stale_reports");
-      return this.#out.answer(work.asker, entry, result.why === "already" ? "recorded" : "stale");
-    }
-    const next = { ...result.record, leaderEpoch: this.#options.epoch };
-    if (work.event.kind === "failed") entry.heldUntilMs = nowMs + retryDelayMs(next);
-    this.#write(entry, next, work, result.revoke !== undefined);
-  }
-
-  #write(entry: JobEntry, record: JobRecord, work: Work, revoke = false): void {
-    const assign = work.event.kind === "placed";
-    const pending: Pending = {
-      record,
-      work,
-      revoke: revoke ? entry.record : undefined,
-      assign,
-    };
-    this.#jobs.setPending(entry, pending);
-    this.#out.emit({ kind: "write", key: entry.key, record, revision: entry.revision });
-  }
-
-  #written(key: string, revision: number, nowMs: number): void {
-    const entry = this.#jobs.get(key);
-    assert(entry?.pending?.record, `job ${key} was written without being asked`);
-    const { pending, record: before } = entry;
-    this.#jobs.settle(entry, revision);
-    const record = entry.record;
-    assert(record, `job ${key} has no record`);
-    if (!before) this.#out.count("jobs_admitted");
-    else {
-      const blobs = droppedBlobs(before, record);
-      if (blobs.length > 0) this.#out.emit({ kind: "delete-blobs", blobs });
-      if (before.state !== record.state) this.#out.count("job_transitions", record.state);
-    }
-    if (pending.assign) this.#assign(entry, record, nowMs);
-    if (pending.revoke) {
-      entry.revokedMs = nowMs;
-      const fence = { ...fenceOf(record, this.#options.epoch), ...placementOf(pending.revoke) };
-      this.#out.emit({ kind: "revoke", fence });
-    }
-    this.#out.answer(pending.work.asker, entry, "recorded");
-    this.#workOff(entry, nowMs);
-  }
-
-  #workOff(entry: JobEntry, nowMs: number): void {
-    while (!entry.pending) {
-      const work = entry.waiting.shift();
-      if (!work) return;
-      this.#work(entry, work, nowMs);
-    }
-  }
-
-  /** The store has something else than we thought: take it, and decide anew. */
-  #conflict(key: string, stored: LoadedJob | undefined, nowMs: number): void {
-    const entry = this.#jobs.get(key);
-    assert(entry?.pending, `job ${key} has a conflict without a write`);
-    this.#out.count("write_conflicts");
-    const { pending } = entry;
-    this.#jobs.setPending(entry, undefined);
-    if (stored) {
-      if (!this.#adopt(stored, nowMs)) return;
-      // A placement is decided anew from the queue.
-      if (!pending.assign && pending.record) entry.waiting.unshift(pending.work);
-      return this.#workOff(entry, nowMs);
-    }
-    this.#forget(entry, [pending.work, ...entry.waiting.splice(0)]);
-  }
-
-  #writeRefused(key: string, error: AppError, nowMs: number): void {
-    const entry = this.#jobs.get(key);
-    assert(entry?.pending, `job ${key} was refused without a write`);
-    this.#out.count("writes_refused");
-    this.#storeHeldUntilMs = nowMs + STORE_HOLD_MS;
-    const { pending } = entry;
-    this.#jobs.setPending(entry, undefined);
-    this.#out.answerError(pending.work.asker, error);
-    if (!entry.record) {
-      for (const work of entry.waiting.splice(0)) this.#out.answerError(work.asker, error);
-      return this.#jobs.remove(entry);
-    }
-    this.#workOff(entry, nowMs);
-  }
-
-  /** Somebody else's write that the watch told: a former leader's last one, at worst. */
-  #observed(job: LoadedJob, nowMs: number): void {
-    const entry = this.#jobs.get(`${job.record.tenant}.${job.record.id}`);
-    // With a write of ours under way, its outcome tells what to think.
-    if (entry && (entry.pending || entry.revision >= job.revision)) return;
-    this.#adopt(job, nowMs);
-  }
-
-  /** False when the record shows that this leader has been replaced. */
-  #adopt(job: LoadedJob, nowMs: number): boolean {
-    const { record } = job;
-    if (record.leaderEpoch > this.#options.epoch) {
-      this.#stepDown("a newer leader");
-      return false;
-    }
-    this.#jobs.adopt(job, nowMs);
-    if (record.group !== "") this.#groups.expect(record, nowMs);
-    return true;
-  }
-
-  #purged(key: string): void {
-    const entry = this.#jobs.get(key);
-    assert(entry?.pending && !entry.pending.record, `job ${key} was purged without being asked`);
-    if (entry.record) this.#out.emit({ kind: "delete-blobs", blobs: blobsOf(entry.record) });
-    this.#jobs.setPending(entry, undefined);
-    this.#forget(entry, entry.waiting.splice(0));
-  }
-
-  #forget(entry: JobEntry, works: readonly Work[]): void {
-    this.#jobs.remove(entry);
-    for (const work of works) this.#out.answerUnknown(work.asker);
+    this.#ledger.work(entry, { event, asker }, nowMs);
   }
 
   // --- groups ----------------------------------------------------------------------------------
@@ -380,13 +259,17 @@ export class PoolLeader {
   #lose(job: JobEntry, group: GroupRef, nowMs: number): void {
     const attempt = decided(job)?.attempt ?? 0n;
     const placement = { attempt, group: group.group, incarnation: group.incarnation };
-    this.#work(job, { event: { kind: "lost", placement }, asker: { kind: "nobody" } }, nowMs);
+    this.#ledger.work(
+      job,
+      { event: { kind: "lost", placement }, asker: { kind: "nobody" } },
+      nowMs,
+    );
   }
 
   // --- placement -------------------------------------------------------------------------------
 
   #place(nowMs: number): void {
-    if (nowMs < this.#storeHeldUntilMs || this.#jobs.queuedCount === 0) return;
+    if (this.#ledger.isHeld(nowMs) || this.#jobs.queuedCount === 0) return;
     const groups = [...this.#groups.values()]
       .filter((group) => isOpen(group, nowMs))
       .map((group) => this.#openGroup(group))
@@ -398,7 +281,7 @@ export class PoolLeader {
       const entry = this.#jobs.get(key);
       assert(entry, `job ${key} is placed but unknown`);
       const event = { kind: "placed", group, incarnation } as const;
-      this.#work(entry, { event, asker: { kind: "nobody" } }, nowMs);
+      this.#ledger.work(entry, { event, asker: { kind: "nobody" } }, nowMs);
     }
   }
 
@@ -451,15 +334,23 @@ export class PoolLeader {
       case "refused": {
         const { failure } = outcome;
         const event = { kind: "refused", failure, placement: fence } as const;
-        return this.#work(entry, { event, asker }, nowMs);
+        return this.#ledger.work(entry, { event, asker }, nowMs);
       }
       case "not-taken":
         this.#groups.hold(fence.group, nowMs);
-        return this.#work(entry, { event: { kind: "bounced", placement: fence }, asker }, nowMs);
+        return this.#ledger.work(
+          entry,
+          { event: { kind: "bounced", placement: fence }, asker },
+          nowMs,
+        );
       case "unknown":
         this.#groups.hold(fence.group, nowMs);
         this.#out.emit({ kind: "revoke", fence });
-        return this.#work(entry, { event: { kind: "lost", placement: fence }, asker }, nowMs);
+        return this.#ledger.work(
+          entry,
+          { event: { kind: "lost", placement: fence }, asker },
+          nowMs,
+        );
       default:
         return unreachable(outcome, "outcome");
     }
@@ -470,7 +361,7 @@ export class PoolLeader {
     const entry = this.#jobs.get(keyOf(fence));
     const record = entry?.record;
     if (!entry || record?.state !== "cancelling" || !isPlacedAt(record, fence)) return;
-    this.#work(
+    this.#ledger.work(
       entry,
       { event: { kind: "lost", placement: fence }, asker: { kind: "nobody" } },
       nowMs,
@@ -500,9 +391,9 @@ export class PoolLeader {
     if (entry.pending || !record) return;
     const asker: Asker = { kind: "nobody" };
     if (nowMs >= record.expireTimeMs) {
-      this.#work(entry, { event: { kind: "life-ended" }, asker }, nowMs);
+      this.#ledger.work(entry, { event: { kind: "life-ended" }, asker }, nowMs);
     } else if (record.state === "queued" && nowMs >= (record.queueDeadlineMs ?? Infinity)) {
-      this.#work(entry, { event: { kind: "queue-timed-out" }, asker }, nowMs);
+      this.#ledger.work(entry, { event: { kind: "queue-timed-out" }, asker }, nowMs);
     }
   }
 
@@ -510,7 +401,7 @@ export class PoolLeader {
   #loseStranded(entry: JobEntry, nowMs: number): void {
     const { record } = entry;
     if (entry.pending || !record || !isActive(record.state)) return;
-    if (nowMs < this.#storeHeldUntilMs) return;
+    if (this.#ledger.isHeld(nowMs)) return;
     if (this.#groups.get(record.group)?.incarnation === record.incarnation) return;
     this.#lose(entry, record, nowMs);
   }
@@ -521,10 +412,7 @@ export class PoolLeader {
       const { record } = entry;
       if (entry.pending || !record || !isEnded(record.state)) continue;
       if (nowMs < record.expireTimeMs) continue;
-      const work: Work = { event: { kind: "look" }, asker: { kind: "nobody" } };
-      const pending = { record: undefined, work, revoke: undefined, assign: false };
-      this.#jobs.setPending(entry, pending);
-      this.#out.emit({ kind: "purge", key: entry.key, revision: entry.revision });
+      this.#ledger.purge(entry);
       purges += 1;
       if (purges >= PURGES_PER_TICK_MAX) return;
     }
@@ -547,14 +435,4 @@ function waitingJob(entry: JobEntry): WaitingJob {
     suspect: record.suspect,
     numericsClass: resumes ? record.numericsClass : "",
   };
-}
-
-function retryDelayMs({ fruitlessAttempts }: JobRecord): number {
-  const doublings = Math.max(fruitlessAttempts - 1, 0);
-  return Math.min(RETRY_DELAY_MS_FIRST * 2 ** doublings, RETRY_DELAY_MS_MAX);
-}
-
-function placementOf(record: { attempt: bigint; group: string; incarnation: string }) {
-  const { attempt, group, incarnation } = record;
-  return { attempt, group, incarnation };
 }
