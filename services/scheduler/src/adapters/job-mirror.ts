@@ -17,6 +17,7 @@ import { listenBus, type Served } from "@fluxline/platform/bus/request.ts";
 import type { Logger } from "@fluxline/platform/log.ts";
 import { JobProgress } from "@fluxline/proto/fluxline/internal/v1/bus.ts";
 import type { Progress } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import { ArrivalOrder } from "../core/arrival-order.ts";
 import { isActive, isPlacedAt, type JobRecord } from "../core/job.ts";
 import { decodeRecord } from "./record-codec.ts";
 
@@ -28,9 +29,7 @@ export interface MirroredJob {
 }
 
 interface PoolJobs {
-  /** In order of arrival, once sorted. */
-  order: MirroredJob[];
-  sorted: boolean;
+  readonly order: ArrivalOrder;
   readonly queued: Set<string>;
   active: number;
 }
@@ -47,6 +46,8 @@ export class JobMirror {
   readonly #followers = new Map<string, Set<() => void>>();
   readonly #watch: KeyValueWatch;
   readonly #progress: Served;
+  /** Everything up to here was heard. */
+  #heardRevision = 0;
   readonly #synced = Promise.withResolvers<void>();
 
   constructor(bus: Bus, kv: KeyValue, log: Logger) {
@@ -73,6 +74,11 @@ export class JobMirror {
     return this.#jobs.get(key);
   }
 
+  /** Jobs of a pool, ended ones too. */
+  size(pool: string): number {
+    return this.#pools.get(pool)?.order.size ?? 0;
+  }
+
   counts(pool: string): PoolCounts {
     const jobs = this.#pools.get(pool);
     return { queued: jobs?.queued.size ?? 0, active: jobs?.active ?? 0 };
@@ -90,12 +96,9 @@ export class JobMirror {
 
   /** Jobs of a pool, newest first, from those that arrived before `before`. */
   *newestFirst(pool: string, before: bigint | undefined): Generator<MirroredJob> {
-    const order = this.#sorted(pool);
-    for (let i = order.length - 1; i >= 0; i--) {
-      const listed = order[i];
-      const job = listed && this.#jobs.get(listed.key);
-      if (!job) continue;
-      if (before === undefined || job.record.arrival < before) yield job;
+    for (const key of this.#pools.get(pool)?.order.newestFirst(before) ?? []) {
+      const job = this.#jobs.get(key);
+      if (job) yield job;
     }
   }
 
@@ -103,6 +106,12 @@ export class JobMirror {
   absorb(key: string, stored: Stored): void {
     const present = this.#jobs.get(key);
     if (present && present.revision >= stored.revision) return;
+    // It was there when it was read, and its removal was heard since.
+    if (!present && stored.revision <= this.#heardRevision) return;
+    this.#take(key, stored);
+  }
+
+  #take(key: string, stored: Stored): void {
     let record: JobRecord;
     try {
       record = decodeRecord(stored.value);
@@ -127,12 +136,16 @@ export class JobMirror {
   #onWatch(event: WatchEvent): void {
     switch (event.kind) {
       case "put":
-        return this.absorb(event.key, event.stored);
+        this.absorb(event.key, event.stored);
+        this.#heardRevision = event.stored.revision;
+        return;
       case "removed":
+        this.#heardRevision = event.revision;
         return this.#remove(event.key, event.revision);
       case "synced":
         return this.#synced.resolve();
       case "reset":
+        this.#heardRevision = 0;
         for (const key of this.#jobs.keys()) this.#remove(key, Infinity);
         return;
       case "interrupted":
@@ -177,29 +190,16 @@ export class JobMirror {
     if (after && isActive(after.record.state)) jobs.active += 1;
     if (after?.record.state === "queued") jobs.queued.add(either.key);
     else jobs.queued.delete(either.key);
-    if (after && !before) {
-      const last = jobs.order.at(-1);
-      jobs.sorted &&= !last || last.record.arrival <= after.record.arrival;
-      jobs.order.push(after);
-    }
-    if (before && !after) jobs.sorted = false;
-  }
-
-  #sorted(pool: string): readonly MirroredJob[] {
-    const jobs = this.#pool(pool);
-    if (!jobs.sorted) {
-      jobs.order = jobs.order
-        .filter((job) => this.#jobs.has(job.key))
-        .sort((a, b) => (a.record.arrival < b.record.arrival ? -1 : 1));
-      jobs.sorted = true;
-    }
-    return jobs.order;
+    // Under the same id another job may have come.
+    if (before?.record.arrival === after?.record.arrival) return;
+    if (before) jobs.order.remove(before.record.arrival, before.key);
+    if (after) jobs.order.add(after.record.arrival, after.key);
   }
 
   #pool(pool: string): PoolJobs {
     const present = this.#pools.get(pool);
     if (present) return present;
-    const jobs: PoolJobs = { order: [], sorted: true, queued: new Set(), active: 0 };
+    const jobs: PoolJobs = { order: new ArrivalOrder(), queued: new Set(), active: 0 };
     this.#pools.set(pool, jobs);
     return jobs;
   }

@@ -1,7 +1,7 @@
 /**
- * A small virtual world around the real leader: a store that is full now and then, groups, a network
- * that loses and delays, leaders that die or thaw. Seeded, so that a failing walk can be walked
- * again. Checks after every write and every command what must hold whatever happens.
+ * A small virtual world around the real leader: a store that is full now and then, groups, a
+ * network that loses and delays, leaders that die or thaw. Seeded, so that a failing walk can be
+ * walked again. Checks after every write and every command what must hold whatever happens.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 import { AppError } from "@fluxline/kernel/error.ts";
