@@ -25,7 +25,7 @@ export class LeaderClient {
   }
 
   /** Resolves once the job is recorded, to its record; an earlier one for a repeated request. */
-  async admit(record: WireRecord): Promise<Stored> {
+  async admit(record: WireRecord): Promise<Stored & { readonly created: boolean }> {
     const outcome = await callBus(this.#bus, {
       subject: leaderSubject(record.pool, "admit"),
       request: AdmitRequest,
@@ -33,10 +33,9 @@ export class LeaderClient {
       body: { record },
       timeoutMs: replyTimeoutMs,
     });
-    return stored(
-      outcome,
-      "whether the job was recorded is not known: ask again with a request_id",
-    );
+    const unknown = "whether the job was recorded is not known: ask again with a request_id";
+    const created = outcome.kind === "reply" && outcome.value.created;
+    return { ...stored(outcome, unknown), created };
   }
 
   async cancel(pool: string, tenant: string, job: string): Promise<Stored> {

@@ -30,7 +30,7 @@ import {
 import type { ModelProfile } from "@fluxline/proto/fluxline/internal/v1/record.ts";
 import type { AdmitOutcome } from "../core/admission.ts";
 import type { BlobPointer } from "../core/job.ts";
-import type { Effect, Input } from "../core/leader-protocol.ts";
+import type { Effect, Found, Input, Refused } from "../core/leader-protocol.ts";
 import { TICK_MS } from "../core/limits.ts";
 import type { LoadedJob } from "../core/job-table.ts";
 import { PoolLeader, type PoolFigures } from "../core/pool-leader.ts";
@@ -220,7 +220,7 @@ export class LeaderSession {
       case "revoke":
         return this.#inBackground(effect.kind, this.#revoke(effect));
       case "reply-admit":
-        return this.#reply(effect.token, jobReply(effect.outcome));
+        return this.#reply(effect.token, admitReply(effect.outcome));
       case "reply-cancel":
         return this.#reply(effect.token, jobReply(effect.outcome));
       case "reply-report": {
@@ -356,7 +356,11 @@ function refused(thrown: unknown): WriteResult {
   return { kind: "refused", error: toAppError(thrown) };
 }
 
-function jobReply(outcome: AdmitOutcome): AdmitReply & CancelReply {
+function admitReply(outcome: AdmitOutcome): AdmitReply {
+  return { ...jobReply(outcome), created: outcome.kind === "found" && outcome.created };
+}
+
+function jobReply(outcome: Found | Refused): CancelReply {
   if (outcome.kind === "refused") {
     return { outcome: { $case: "refused", value: toStatus(outcome.error) }, revision: 0n };
   }

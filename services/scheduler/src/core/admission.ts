@@ -10,7 +10,8 @@ import { QUEUE_FULL_RETRY_MS } from "./limits.ts";
 /** A record without what is the leader's to set. */
 export type AdmitDraft = Omit<JobRecord, "state" | "arrival" | "leaderEpoch" | "attempt">;
 
-export type AdmitOutcome = Found | Refused;
+/** `created`: by this call; an earlier one made it otherwise. */
+export type AdmitOutcome = (Found & { readonly created: boolean }) | Refused;
 
 export interface AdmissionState {
   readonly pool: string;
@@ -55,7 +56,7 @@ export function sameRequest(
   record: JobRecord,
   fingerprint: string,
   revision: number,
-): AdmitOutcome {
+): Found | Refused {
   if (record.requestFingerprint === fingerprint) return { kind: "found", record, revision };
   const name = `pools/${record.pool}/jobs/${record.id}`;
   const error = new AppError(

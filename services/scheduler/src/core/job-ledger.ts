@@ -104,7 +104,7 @@ export class JobLedger {
       const fence = { ...fenceOf(record, this.#epoch), ...placementOf(pending.revoke) };
       this.#out.emit({ kind: "revoke", fence });
     }
-    this.#out.answer(pending.work.asker, entry, "recorded");
+    this.#out.answer(pending.work.asker, entry, "recorded", before === undefined);
     this.#workOff(entry, nowMs);
   }
 

@@ -22,8 +22,11 @@ export class Outbox {
     this.emit({ kind: "count", what, label });
   }
 
-  /** The job as it stands in the store; for a report, whether it counted. */
-  answer(asker: Asker, entry: JobEntry, outcome: "recorded" | "stale"): void {
+  /**
+   * The job as it stands in the store; for a report, whether it counted; for an admission, whether
+   * it made the job.
+   */
+  answer(asker: Asker, entry: JobEntry, outcome: "recorded" | "stale", created = false): void {
     const { record, revision } = entry;
     assert(record, `job ${entry.key} has no record to answer with`);
     switch (asker.kind) {
@@ -36,7 +39,8 @@ export class Outbox {
         return this.emit({ kind: "reply-cancel", token: asker.token, outcome: found });
       }
       case "admit": {
-        const result = sameRequest(record, asker.fingerprint, revision);
+        const same = sameRequest(record, asker.fingerprint, revision);
+        const result = same.kind === "found" ? { ...same, created } : same;
         return this.emit({ kind: "reply-admit", token: asker.token, outcome: result });
       }
     }

@@ -114,7 +114,7 @@ describe("admission", () => {
     expect(effects).toMatchObject([{ kind: "write", key, revision: 0, record: { arrival: 1n } }]);
     const after = desk.leader.step({ kind: "written", key, revision: 4, sizeBytes: 1 }, desk.nowMs);
     expect(after.filter(({ kind }) => kind !== "count")).toMatchObject([
-      { kind: "reply-admit", token: 7, outcome: { kind: "found", revision: 4 } },
+      { kind: "reply-admit", token: 7, outcome: { kind: "found", revision: 4, created: true } },
     ]);
   });
 
@@ -134,8 +134,8 @@ describe("admission", () => {
       desk.nowMs,
     );
     expect(effects.filter(({ kind }) => kind !== "count")).toMatchObject([
-      { token: 1, outcome: { kind: "found" } },
-      { token: 2, outcome: { kind: "found" } },
+      { token: 1, outcome: { kind: "found", created: true } },
+      { token: 2, outcome: { kind: "found", created: false } },
       { token: 3, outcome: { kind: "refused", error: { reason: "REQUEST_ID_REUSED" } } },
     ]);
   });

@@ -402,6 +402,8 @@ export interface AdmitReply {
     | undefined;
   /** Key-value revision of the record. */
   revision: bigint;
+  /** This call made the job; false when an earlier one had. */
+  created: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -3463,7 +3465,7 @@ export const AdmitRequest: MessageFns<AdmitRequest> = {
 };
 
 function createBaseAdmitReply(): AdmitReply {
-  return { outcome: undefined, revision: 0n, _unknownFields: {} };
+  return { outcome: undefined, revision: 0n, created: false, _unknownFields: {} };
 }
 
 export const AdmitReply: MessageFns<AdmitReply> = {
@@ -3481,6 +3483,9 @@ export const AdmitReply: MessageFns<AdmitReply> = {
         throw new globalThis.Error("value provided for field message.revision of type uint64 too large");
       }
       writer.uint32(24).uint64(message.revision);
+    }
+    if (message.created !== false) {
+      writer.uint32(32).bool(message.created);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3530,6 +3535,14 @@ export const AdmitReply: MessageFns<AdmitReply> = {
             message.revision = reader.uint64() as bigint;
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.created = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3558,6 +3571,7 @@ export const AdmitReply: MessageFns<AdmitReply> = {
         ? { $case: "refused", value: Status.fromJSON(object.refused) }
         : undefined,
       revision: isSet(object.revision) ? BigInt(object.revision) : 0n,
+      created: isSet(object.created) ? globalThis.Boolean(object.created) : false,
     };
   },
 
@@ -3570,6 +3584,9 @@ export const AdmitReply: MessageFns<AdmitReply> = {
     }
     if (message.revision !== 0n) {
       obj.revision = message.revision.toString();
+    }
+    if (message.created !== false) {
+      obj.created = message.created;
     }
     return obj;
   },
@@ -3594,6 +3611,7 @@ export const AdmitReply: MessageFns<AdmitReply> = {
       }
     }
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.created = object.created ?? false;
     return message;
   },
 };

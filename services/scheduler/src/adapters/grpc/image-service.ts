@@ -28,6 +28,7 @@ import type { JobMirror, MirroredJob } from "../job-mirror.ts";
 import type { LeaderClient } from "../leader-client.ts";
 import type { PoolDirectory } from "../pool-directory.ts";
 import { stateNumber } from "../record-codec.ts";
+import { cancelAbandoned } from "./abandoned-job.ts";
 import { draftRecord } from "./image-draft.ts";
 import { viewJob } from "./job-view.ts";
 import { decodePageToken, encodePageToken, pageSize } from "./paging.ts";
@@ -48,8 +49,6 @@ export interface ImageServiceOptions {
 }
 
 const tenant = tenantDefault;
-const cancelAttemptsMax = 5;
-const cancelRetryMs = 1_000;
 
 export class ImageServiceHandlers {
   readonly #options: ImageServiceOptions;
@@ -62,7 +61,7 @@ export class ImageServiceHandlers {
     const { mirror, pools, queuedJobsMax, leader } = this.#options;
     const view = (job: MirroredJob) => viewJob(mirror, job).job;
     return {
-      createImageJob: async (request) => view(await this.#create(request)),
+      createImageJob: async (request) => view((await this.#create(request)).job),
       getImageJob: async ({ name }) => view(await this.#read(parseJobName("name", name))),
       listImageJobs: async (request) => this.#list(request),
       cancelImageJob: async ({ name }) => {
@@ -102,7 +101,7 @@ export class ImageServiceHandlers {
     };
   }
 
-  async #create(request: CreateImageJobRequest | GenerateImageRequest): Promise<MirroredJob> {
+  async #create(request: CreateImageJobRequest | GenerateImageRequest): Promise<Created> {
     const { pools, leader, clock } = this.#options;
     const pool = pools.resolve("pool", request.pool);
     const nowMs = clock.nowMs();
@@ -115,7 +114,20 @@ export class ImageServiceHandlers {
       seed: randomBytes(8).readBigUInt64BE(),
       ulid: ulid(nowMs),
     });
-    return this.#absorb({ pool: pool.pool, id: draft.id }, await leader.admit(draft));
+    const name = { pool: pool.pool, id: draft.id };
+    try {
+      const stored = await leader.admit(draft);
+      return { job: this.#absorb(name, stored), created: stored.created };
+    } catch (thrown) {
+      // Nobody could ask for it again: its id was drawn here, and the caller never hears it.
+      const unknown = toAppError(thrown).reason === "LEADER_SILENT";
+      if (unknown && request.requestId === "") void this.#cancelAbandoned(name);
+      throw thrown;
+    }
+  }
+
+  #cancelAbandoned(name: JobName): Promise<void> {
+    return cancelAbandoned(name, { ...this.#options, tenant });
   }
 
   /** The job as the store has it now. */
@@ -176,8 +188,8 @@ export class ImageServiceHandlers {
     call: CallContext,
   ): Promise<void> {
     const { mirror, results } = this.#options;
-    const created = await this.#create(request);
-    const name = { pool: created.record.pool, id: created.record.id };
+    const { job: made, created } = await this.#create(request);
+    const name = { pool: made.record.pool, id: made.record.id };
     try {
       call.signal.throwIfAborted();
       for await (const { revision, job } of this.#watch(name, 0n, call.signal)) {
@@ -194,24 +206,17 @@ export class ImageServiceHandlers {
     } catch (thrown) {
       const { code } = toAppError(thrown);
       const clientGone = call.signal.aborted && code !== "unavailable";
-      if (clientGone) await this.#cancelForGood(name);
+      // A job that an earlier call made is not this caller's to end.
+      if (clientGone && created) await this.#cancelAbandoned(name);
       throw thrown;
     }
   }
+}
 
-  /** For a client that went away: nobody else will ask. */
-  async #cancelForGood(name: JobName): Promise<void> {
-    const { leader, log } = this.#options;
-    for (let attempt = 1; attempt <= cancelAttemptsMax; attempt++) {
-      try {
-        await leader.cancel(name.pool, tenant, name.id);
-        return;
-      } catch (error) {
-        log.warn({ job: jobName(name), attempt, error }, "job of a client that left not cancelled");
-      }
-      await new Promise((resolve) => setTimeout(resolve, cancelRetryMs));
-    }
-  }
+interface Created {
+  readonly job: MirroredJob;
+  /** False when an earlier call with this request_id made it. */
+  readonly created: boolean;
 }
 
 function keyOf({ pool, id }: JobName): string {

@@ -1,0 +1,131 @@
+import { describe, expect, test } from "vitest";
+import { AppError, toAppError } from "@fluxline/kernel/error.ts";
+import type { Bus } from "@fluxline/platform/bus/connection.ts";
+import type { KeyValue, WatchEvent } from "@fluxline/platform/bus/key-value.ts";
+import type { Objects } from "@fluxline/platform/bus/object-store.ts";
+import type { CallContext } from "@fluxline/platform/grpc/server.ts";
+import { createLog } from "@fluxline/platform/log.ts";
+import { realClock } from "@fluxline/platform/real-clock.ts";
+import { JobRecord, ModelProfile } from "@fluxline/proto/fluxline/internal/v1/record.ts";
+import {
+  CreateImageJobRequest,
+  type ListImageJobsRequest,
+} from "@fluxline/proto/fluxline/v1/image_service.ts";
+import { JobMirror } from "../job-mirror.ts";
+import type { PoolDirectory } from "../pool-directory.ts";
+import { ImageServiceHandlers } from "./image-service.ts";
+import type { LeaderClient } from "../leader-client.ts";
+
+const profile = ModelProfile.fromPartial({
+  digest: "d",
+  sizeMultiple: 16,
+  minSize: 16,
+  maxSize: 128,
+  maxPixels: 16_384n,
+  defaultWidth: 64,
+  defaultHeight: 64,
+  minSteps: 1,
+  maxSteps: 50,
+  defaultSteps: 4,
+  guidanceEmbedded: true,
+  defaultGuidance: 3.5,
+  maxGuidance: 100,
+  defaultMaxSequenceLength: 64,
+  maxSequenceLengthMax: 512,
+  maxImageCount: 4,
+  maxPromptBytes: 16_384,
+});
+const call = { signal: new AbortController().signal } as CallContext;
+
+/** The service over a store in memory; its leader records at once, unless it is to be silent. */
+class Service {
+  readonly handlers;
+  readonly records = new Map<string, { value: Uint8Array; revision: number }>();
+  readonly cancelled: string[] = [];
+  readonly admitted: JobRecord[] = [];
+  silent = false;
+  profile = profile;
+  #revision = 0;
+
+  constructor() {
+    let tell: (event: WatchEvent) => void = () => {};
+    const kv: Pick<KeyValue, "watch" | "get"> = {
+      get: async (key) => this.records.get(key),
+      watch: (_filter, onEvent) => {
+        tell = onEvent;
+        return { stop: async () => {} } as ReturnType<KeyValue["watch"]>;
+      },
+    };
+    const connection = { subscribe: () => ({ isClosed: () => true }) };
+    const bus = { connection, connected: true } as unknown as Bus;
+    const log = createLog("test", "silent");
+    const leader: Pick<LeaderClient, "admit" | "cancel"> = {
+      admit: async (record) => {
+        this.admitted.push(record);
+        if (this.silent) {
+          throw new AppError("unavailable", "no answer", { reason: "LEADER_SILENT" });
+        }
+        const arrival = BigInt(this.admitted.length);
+        const wire = JobRecord.fromPartial({ ...record, state: 1, arrival });
+        const stored = { value: JobRecord.encode(wire).finish(), revision: ++this.#revision };
+        const key = `p.default.${record.id}`;
+        this.records.set(key, stored);
+        tell({ kind: "put", key, stored });
+        return { ...stored, created: true };
+      },
+      cancel: async (_pool, _tenant, id) => {
+        this.cancelled.push(id);
+        throw new AppError("not_found", "no such job");
+      },
+    };
+    const pools: Pick<PoolDirectory, "resolve"> = {
+      resolve: () => ({ pool: "p", profile: this.profile, simulated: false }),
+    };
+    this.handlers = new ImageServiceHandlers({
+      bus,
+      jobs: kv as KeyValue,
+      results: {} as Objects,
+      mirror: new JobMirror(bus, kv as KeyValue, log),
+      pools: pools as PoolDirectory,
+      leader: leader as LeaderClient,
+      queuedJobsMax: 10,
+      clock: realClock,
+      log,
+    }).handlers();
+  }
+
+  create(spec: object, requestId = "") {
+    const request = CreateImageJobRequest.fromPartial({
+      spec: { prompt: "p", ...spec },
+      requestId,
+    });
+    return this.handlers.createImageJob(request, call);
+  }
+
+  list(request: Partial<ListImageJobsRequest>) {
+    const all = { pool: "p", pageSize: 0, pageToken: "", states: [], ...request };
+    return this.handlers.listImageJobs(all, call);
+  }
+}
+
+async function refusal(work: Promise<unknown>): Promise<AppError> {
+  return work.then(() => expect.unreachable("it was not refused"), toAppError);
+}
+
+const requestId = "0f8fad5b-d9cb-469f-a165-70867728950e";
+
+describe("an admission whose answer does not come", () => {
+  test("is cancelled: nobody could ask for the job again", async () => {
+    const service = new Service();
+    service.silent = true;
+    expect((await refusal(service.create({}))).reason).toBe("LEADER_SILENT");
+    expect(service.cancelled).toEqual([service.admitted[0]?.id]);
+  });
+
+  test("is left alone with a request_id: asking again finds it", async () => {
+    const service = new Service();
+    service.silent = true;
+    expect((await refusal(service.create({}, requestId))).reason).toBe("LEADER_SILENT");
+    expect(service.cancelled).toEqual([]);
+  });
+});
