@@ -8,6 +8,7 @@ import { fluxline, RunningCommand, smallModel } from "../support/command.ts";
 
 let folder = "";
 const started: RunningCommand[] = [];
+/** Folders on which a small disk is mounted, where that is allowed. */
 const mounts: string[] = [];
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "fluxline-e2e-"));
@@ -46,8 +47,8 @@ describe("a full disk", () => {
   // Needs the right to mount, which a test machine may not give.
   const small = mkdtempSync(join(tmpdir(), "fluxline-e2e-small-"));
   const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=8k", "tmpfs", small]).status === 0;
-  if (mounted) mounts.push(small);
-  else console.warn("no right to mount a small disk: writing to a full one is not tested");
+  mounts.push(small);
+  if (!mounted) console.warn("no right to mount a small disk: writing to a full one is not tested");
 
   test.skipIf(!mounted)(
     "where the picture is written names the file, and leaves none",
