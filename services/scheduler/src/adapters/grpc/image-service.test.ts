@@ -10,6 +10,7 @@ import { JobRecord, ModelProfile } from "@fluxline/proto/fluxline/internal/v1/re
 import {
   CreateImageJobRequest,
   type ListImageJobsRequest,
+  ListImageJobsResponse,
 } from "@fluxline/proto/fluxline/v1/image_service.ts";
 import { JobMirror } from "../job-mirror.ts";
 import type { PoolDirectory } from "../pool-directory.ts";
@@ -113,6 +114,38 @@ async function refusal(work: Promise<unknown>): Promise<AppError> {
 }
 
 const requestId = "0f8fad5b-d9cb-469f-a165-70867728950e";
+
+describe("a list", () => {
+  test.each([["abc"], ["-1"], ["1e3"], [""], ["9".repeat(30)]])(
+    "a page token made by hand with %j is refused as one",
+    async (after) => {
+      const pageToken = Buffer.from(JSON.stringify(["jobs/p/", after])).toString("base64url");
+      const error = await refusal(new Service().list({ pageToken }));
+      expect(error).toMatchObject({ code: "invalid_argument", reason: "INVALID_PAGE_TOKEN" });
+    },
+  );
+
+  test("ends a page before clients refuse it for its size, and goes on after it", async () => {
+    const service = new Service();
+    const names: string[] = [];
+    for (let i = 0; i < 150; i++) {
+      const prompt = "x".repeat(16_000);
+      names.unshift((await service.create({ prompt, prompt2: "y" })).name);
+    }
+    const listed: string[] = [];
+    let pageToken = "";
+    let pages = 0;
+    do {
+      const page = await service.list({ pageSize: 1_000, pageToken });
+      expect(ListImageJobsResponse.encode(page).finish().length).toBeLessThan(2.2 * 1024 * 1024);
+      listed.push(...page.jobs.map((job) => job.name));
+      pageToken = page.nextPageToken;
+      pages += 1;
+    } while (pageToken !== "" && pages < 10);
+    expect(listed).toEqual(names);
+    expect(pages).toBe(2);
+  });
+});
 
 describe("an admission whose answer does not come", () => {
   test("is cancelled: nobody could ask for the job again", async () => {

@@ -12,7 +12,7 @@ import { isToken, jobKey, tenantDefault } from "@fluxline/platform/bus/topology.
 import { grpcCode } from "@fluxline/platform/grpc/status.ts";
 import type { CallContext, Handlers, StreamWriter } from "@fluxline/platform/grpc/server.ts";
 import type { Logger } from "@fluxline/platform/log.ts";
-import { ImageJob_State } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import { ImageJob, ImageJob_State } from "@fluxline/proto/fluxline/v1/image_job.ts";
 import type {
   CreateImageJobRequest,
   GenerateImageRequest,
@@ -31,7 +31,13 @@ import { stateNumber } from "../record-codec.ts";
 import { cancelAbandoned } from "./abandoned-job.ts";
 import { draftRecord } from "./image-draft.ts";
 import { viewJob } from "./job-view.ts";
-import { decodePageToken, encodePageToken, pageSize } from "./paging.ts";
+import {
+  decodeArrivalToken,
+  decodePageToken,
+  encodePageToken,
+  pageBytesMax,
+  pageSize,
+} from "./paging.ts";
 import { viewPool } from "./pool-view.ts";
 import { readImage } from "./read-image.ts";
 import { watchJob } from "./watch-job.ts";
@@ -167,19 +173,23 @@ export class ImageServiceHandlers {
     const size = pageSize(request.pageSize);
     const states = statesOf(request);
     const list = `jobs/${pool}/${[...states].sort().join(",")}`;
-    const token = decodePageToken(list, request.pageToken);
-    const page: MirroredJob[] = [];
-    for (const job of mirror.newestFirst(pool, token === undefined ? undefined : BigInt(token))) {
-      if (job.record.tenant !== tenant) continue;
-      if (states.size > 0 && !states.has(stateNumber(job.record.state))) continue;
-      page.push(job);
-      if (page.length > size) break;
+    const before = decodeArrivalToken(list, request.pageToken);
+    const jobs: ImageJob[] = [];
+    let bytes = 0;
+    let lastArrival = 0n;
+    for (const job of mirror.newestFirst(pool, before)) {
+      const { record } = job;
+      if (record.tenant !== tenant) continue;
+      if (states.size > 0 && !states.has(stateNumber(record.state))) continue;
+      const shown = viewJob(mirror, job).job;
+      bytes += ImageJob.encode(shown).finish().length;
+      if (jobs.length >= size || (jobs.length > 0 && bytes > pageBytesMax)) {
+        return { jobs, nextPageToken: encodePageToken(list, `${lastArrival}`) };
+      }
+      jobs.push(shown);
+      lastArrival = record.arrival;
     }
-    const more = page.length > size;
-    if (more) page.pop();
-    const last = page.at(-1);
-    const nextPageToken = more && last ? encodePageToken(list, `${last.record.arrival}`) : "";
-    return { jobs: page.map((job) => viewJob(mirror, job).job), nextPageToken };
+    return { jobs, nextPageToken: "" };
   }
 
   async #generate(
@@ -252,8 +262,10 @@ function endedWithout(record: JobRecord): AppError {
 }
 
 function notFound(name: JobName): AppError {
-  const text = `there is no job ${jobName(name)}: it may have expired; ListImageJobs names the others`;
-  return new AppError("not_found", text, { reason: "JOB_NOT_FOUND" });
+  const text = `there is no job ${jobName(name)}: it may have expired`;
+  return new AppError("not_found", `${text}; ListImageJobs names the others`, {
+    reason: "JOB_NOT_FOUND",
+  });
 }
 
 function noConnection(): AppError {
