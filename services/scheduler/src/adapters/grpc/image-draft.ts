@@ -30,6 +30,16 @@ export interface DraftInput {
   readonly ulid: string;
 }
 
+/** By what a repeat of a request is found; undefined without a usable request_id. */
+export function repeatOf(
+  request: Pick<DraftInput, "tenant" | "spec" | "requestId">,
+): { readonly id: string; readonly fingerprint: string } | undefined {
+  const { tenant, requestId } = request;
+  if (!requestIdPattern.test(requestId)) return undefined;
+  const spec = request.spec ?? ImageSpec.fromPartial({});
+  return { id: idOfRequest(tenant, requestId), fingerprint: fingerprint(spec) };
+}
+
 /** Throws INVALID_ARGUMENT with every wrong field, or UNIMPLEMENTED with every unknown one. */
 export function draftRecord(input: DraftInput): WireRecord {
   const spec = input.spec ?? ImageSpec.fromPartial({});
@@ -156,9 +166,12 @@ function durationMs({ seconds, nanos }: Duration): number {
   return Number(seconds) * 1000 + nanos / 1e6;
 }
 
-/** A repeat of a request finds the first one's job by its name. */
 function jobId({ tenant, requestId, ulid }: DraftInput): string {
-  if (requestId === "") return ulid.toLowerCase();
+  return requestId === "" ? ulid.toLowerCase() : idOfRequest(tenant, requestId);
+}
+
+/** A repeat of a request finds the first one's job by its name. */
+function idOfRequest(tenant: string, requestId: string): string {
   const hash = createHash("sha256").update(`${tenant}\n${requestId.toLowerCase()}`).digest("hex");
   return hash.slice(0, 32);
 }

@@ -147,6 +147,20 @@ describe("a list", () => {
   });
 });
 
+describe("a repeat of a request", () => {
+  test("finds the first one's job, also when it would no longer be valid", async () => {
+    const service = new Service();
+    const spec = { prompt: "p", width: 128, expireTime: new Date(Date.now() + 50) };
+    const { name } = await service.create(spec, requestId);
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    service.profile = { ...profile, maxSize: 64 };
+    expect((await service.create(spec, requestId.toUpperCase())).name).toBe(name);
+    expect(service.admitted).toHaveLength(1);
+    const error = await refusal(service.create({ prompt: "other" }, requestId));
+    expect(error).toMatchObject({ code: "already_exists", reason: "REQUEST_ID_REUSED" });
+  });
+});
+
 describe("an admission whose answer does not come", () => {
   test("is cancelled: nobody could ask for the job again", async () => {
     const service = new Service();

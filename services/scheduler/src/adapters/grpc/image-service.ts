@@ -22,6 +22,7 @@ import type {
   ListImageJobsResponse,
 } from "@fluxline/proto/fluxline/v1/image_service.ts";
 import { ulid } from "ulid";
+import { sameRequest } from "../../core/admission.ts";
 import type { EndedState, JobRecord, JobState } from "../../core/job.ts";
 import { jobName, type JobName, parseJobName, parsePoolName } from "../../core/job-name.ts";
 import type { JobMirror, MirroredJob } from "../job-mirror.ts";
@@ -29,7 +30,7 @@ import type { LeaderClient } from "../leader-client.ts";
 import type { PoolDirectory } from "../pool-directory.ts";
 import { stateNumber } from "../record-codec.ts";
 import { cancelAbandoned } from "./abandoned-job.ts";
-import { draftRecord } from "./image-draft.ts";
+import { draftRecord, repeatOf } from "./image-draft.ts";
 import { viewJob } from "./job-view.ts";
 import {
   decodeArrivalToken,
@@ -110,6 +111,8 @@ export class ImageServiceHandlers {
   async #create(request: CreateImageJobRequest | GenerateImageRequest): Promise<Created> {
     const { pools, leader, clock } = this.#options;
     const pool = pools.resolve("pool", request.pool);
+    const repeated = await this.#findRepeated(pool.pool, request);
+    if (repeated) return { job: repeated, created: false };
     const nowMs = clock.nowMs();
     const draft = draftRecord({
       pool,
@@ -130,6 +133,26 @@ export class ImageServiceHandlers {
       if (unknown && request.requestId === "") void this.#cancelAbandoned(name);
       throw thrown;
     }
+  }
+
+  /**
+   * The job that an earlier call with this request_id made. Looked for before the request is
+   * checked: what was valid then may no longer be, like an expire_time that has passed.
+   */
+  async #findRepeated(
+    pool: string,
+    request: CreateImageJobRequest | GenerateImageRequest,
+  ): Promise<MirroredJob | undefined> {
+    const repeat = repeatOf({ ...request, tenant });
+    if (!repeat) return undefined;
+    const name = { pool, id: repeat.id };
+    if (!this.#options.bus.connected) throw noConnection();
+    const stored = await this.#options.jobs.get(keyOf(name));
+    if (!stored) return undefined;
+    const job = this.#absorb(name, stored);
+    const same = sameRequest(job.record, repeat.fingerprint, job.revision);
+    if (same.kind === "refused") throw same.error;
+    return job;
   }
 
   #cancelAbandoned(name: JobName): Promise<void> {
