@@ -93,6 +93,24 @@ function threadsOption(): Option {
   );
 }
 
+const providers = ["cpu", "cuda", "tensorrt", "webgpu", "simulated"];
+const runTypes = ["float32", "float16", "bfloat16"];
+
+function providerOption(): Option {
+  return new Option(
+    "--provider <NAME>",
+    "what the model runs on; `fluxline devices` lists what this machine has",
+  )
+    .choices(providers)
+    .default("cpu");
+}
+
+function runTypeOption(): Option {
+  return new Option("--run-type <TYPE>", "numbers the model computes with")
+    .choices(runTypes)
+    .default("float32");
+}
+
 function addGenerate(program: Command, session: Session, finish: Finish): void {
   program
     .command("generate")
@@ -105,6 +123,8 @@ function addGenerate(program: Command, session: Session, finish: Finish): void {
     .option("--server <HOST:PORT>", "server to ask, instead of a private one")
     .addOption(modelOption().conflicts("server"))
     .addOption(threadsOption().conflicts("server"))
+    .addOption(providerOption().conflicts("server"))
+    .addOption(runTypeOption().conflicts("server"))
     .option("--pool <POOL>", "pool of the server (default: its only one)")
     .option("--prompt-2 <TEXT>", "text for the second encoder (default: PROMPT)")
     .option("--negative-prompt <TEXT>", "what not to draw; needs --true-cfg-scale above 1")
@@ -160,6 +180,8 @@ function addUp(program: Command, session: Session, finish: Finish): void {
     )
     .option("--data <DIR>", "folder for jobs, pictures and logs", "fluxline-data")
     .addOption(threadsOption())
+    .addOption(providerOption())
+    .addOption(runTypeOption())
     .addOption(jsonOption("JSON lines on stdout: starting, ready, died, restarted, stopped"))
     .addHelpText("after", upHelp)
     .action(async (options) => {

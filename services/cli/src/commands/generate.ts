@@ -6,12 +6,11 @@ import { exitCode, type ExitCode } from "../exit-code.ts";
 import { checkOutput, chooseFormat, type ImageFormat, type OutputPlan } from "../output-file.ts";
 import { checkTexts, readPrompt } from "../prompt.ts";
 import type { Session } from "../session.ts";
+import type { NodeOptions } from "../stack/stack.ts";
 import type { DrawOptions } from "./draw.ts";
 
-export interface GenerateOptions extends Omit<DrawOptions, "begunMs"> {
+export interface GenerateOptions extends Omit<DrawOptions, "begunMs">, NodeOptions {
   readonly server?: string;
-  readonly model: string;
-  readonly threads?: number;
   readonly format?: ImageFormat;
   readonly output?: string;
   readonly overwrite: boolean;

@@ -8,16 +8,14 @@ import { printLine, type Session } from "../session.ts";
 import { openDataFolder } from "../stack/data-folder.ts";
 import { findNatsServer } from "../stack/nats-server.ts";
 import { claimPort } from "../stack/port.ts";
-import { Stack } from "../stack/stack.ts";
+import { type NodeOptions, Stack } from "../stack/stack.ts";
 import type { StackEvent } from "../stack/supervisor.ts";
 import { durationText } from "../view/pace.ts";
 
-export interface UpOptions {
-  readonly model: string;
+export interface UpOptions extends NodeOptions {
   readonly port: number;
   readonly natsPort: number;
   readonly data: string;
-  readonly threads?: number;
   readonly json: boolean;
 }
 
@@ -33,7 +31,6 @@ export async function up(options: UpOptions, session: Session): Promise<ExitCode
     const begunMs = performance.now();
     say({ event: "starting" }, `starting with ${options.model} ...`);
     const { path, logFile } = folder;
-    const { model, threads } = options;
     const { environment } = session;
     const onEvent = (event: StackEvent) => say({ event: event.kind, ...event }, eventText(event));
     stack = await Stack.spawn({
@@ -43,8 +40,7 @@ export async function up(options: UpOptions, session: Session): Promise<ExitCode
       environment,
       natsPort,
       port,
-      model,
-      threads,
+      node: options,
       onEvent,
     });
     const running = stack;

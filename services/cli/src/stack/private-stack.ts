@@ -6,7 +6,7 @@ import { unlessInterrupted } from "../interruption.ts";
 import type { Session } from "../session.ts";
 import { durationText } from "../view/pace.ts";
 import { findNatsServer } from "./nats-server.ts";
-import { Stack } from "./stack.ts";
+import { type NodeOptions, Stack } from "./stack.ts";
 
 export interface PrivateStack {
   /** HOST:PORT of its gRPC API, once it serves. */
@@ -22,7 +22,7 @@ interface Notes {
 
 /** Begins to start it; what happens is noted from `untilReady` on. */
 export async function startPrivateStack(
-  { model, threads }: { readonly model: string; readonly threads?: number },
+  node: NodeOptions,
   session: Session,
 ): Promise<PrivateStack> {
   const natsServer = findNatsServer(session);
@@ -40,8 +40,7 @@ export async function startPrivateStack(
       environment: session.environment,
       natsPort: 0,
       port: 0,
-      model,
-      threads,
+      node,
       onEvent: (event) => {
         if (event.kind === "died") notes?.note(`${event.child} died (${event.how}); restarting it`);
       },
@@ -53,7 +52,7 @@ export async function startPrivateStack(
       failed: stack.failed,
       async untilReady(view) {
         notes = view;
-        view.note(`starting nats-server, a scheduler and a GPU node with ${model} ...`);
+        view.note(`starting nats-server, a scheduler and a GPU node with ${node.model} ...`);
         await unlessInterrupted(session.interrupted, ready);
         view.note(`ready after ${durationText(performance.now() - begunMs)}`);
         return stack.address;

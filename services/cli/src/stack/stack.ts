@@ -13,6 +13,14 @@ import type { Environment } from "../session.ts";
 import type { ChildSpec } from "./child.ts";
 import { type StackEvent, Supervisor } from "./supervisor.ts";
 
+/** What the GPU node runs, and on what. */
+export interface NodeOptions {
+  readonly model: string;
+  readonly threads?: number | undefined;
+  readonly provider: string;
+  readonly runType: string;
+}
+
 export interface StackOptions {
   readonly folder: string;
   readonly logFile: (child: string) => string;
@@ -22,8 +30,7 @@ export interface StackOptions {
   readonly natsPort: number;
   /** Where the scheduler listens for gRPC; 0: any free one. */
   readonly port: number;
-  readonly model: string;
-  readonly threads: number | undefined;
+  readonly node: NodeOptions;
   readonly onEvent: (event: StackEvent) => void;
 }
 
@@ -108,8 +115,9 @@ function childSpecs(options: StackOptions, at: Endpoints): readonly ChildSpec[] 
   const nats = [natsGuardProgram, loopback, String(at.natsPort), options.natsServer];
   nats.push("-c", at.config);
   const gpuNode = [gpuNodeProgram, "serve", "--nats", at.natsUrl, "--pool", pool];
-  gpuNode.push("--group", "g0", "--model", options.model, "--provider", "cpu");
-  if (options.threads !== undefined) gpuNode.push("--threads", String(options.threads));
+  const { model, threads, provider, runType } = options.node;
+  gpuNode.push("--group", "g0", "--model", model, "--provider", provider, "--run-type", runType);
+  if (threads !== undefined) gpuNode.push("--threads", String(threads));
   return [
     child("nats", natsReadyMsMax, nats),
     child("scheduler", schedulerReadyMsMax, [schedulerProgram], schedulerSettings(at)),
