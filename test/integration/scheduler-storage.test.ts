@@ -123,16 +123,18 @@ describe("the sweeper", () => {
     const bytes = new Uint8Array([1]);
     const kept = "p/default/job1/2/0";
     const others = ["p/default/job1/1/0", "p/default/gone/1/0", "q/default/gone/1/0"];
-    for (const key of [kept, ...others]) await results.put(key, bytes);
+    const unread = "p/default/tocome/1/0";
+    for (const key of [kept, unread, ...others]) await results.put(key, bytes);
     await checkpoints.put("p/default/job1/2/0-3", bytes);
     const stores = [results, checkpoints];
     const look = (key: string) => (key === "default.job1" ? record : undefined);
+    const isUnreadable = (key: string) => key === "default.tocome";
     const sweep = (nowMs: number) =>
-      sweepBlobs({ pool: "p", stores, look, nowMs, log, goOn: () => true });
+      sweepBlobs({ pool: "p", stores, look, isUnreadable, nowMs, log, goOn: () => true });
     expect(await sweep(Date.now())).toBe(0);
     expect(await sweep(Date.now() + orphanAgeMsMin + 1_000)).toBe(3);
     const left = (await results.list()).map((object) => object.key).sort();
-    expect(left).toEqual([kept, "q/default/gone/1/0"]);
+    expect(left).toEqual([kept, unread, "q/default/gone/1/0"]);
     expect(await checkpoints.list()).toEqual([]);
   });
 });

@@ -58,9 +58,22 @@ export class KeyValue {
     }
   }
 
-  /** Writes a key that has no value. A deleted key counts as without value. */
-  create(key: string, value: Uint8Array): Promise<WriteOutcome> {
-    return this.#write(() => this.#kv.create(key, value), value);
+  /**
+   * Writes a key that has no value. A deleted key counts as without value. Not by the library's
+   * `create`: that one reads after any failure, and a read that is refused would hide that the
+   * write before it may have been done.
+   */
+  async create(key: string, value: Uint8Array): Promise<WriteOutcome> {
+    const first = await this.#write(() => this.#kv.put(key, value, { previousSeq: 0 }), value);
+    if (first.kind !== "conflict") return first;
+    try {
+      const entry = await this.#kv.get(key);
+      if (entry === null || entry.operation === "PUT") return first;
+      const { revision } = entry;
+      return await this.#write(() => this.#kv.put(key, value, { previousSeq: revision }), value);
+    } catch (thrown) {
+      return { kind: "unknown", error: storeError(this.bucket, thrown) };
+    }
   }
 
   /** Writes if `revision` is still the last one. */

@@ -17,6 +17,8 @@ export interface SweepOptions {
   readonly stores: readonly Objects[];
   /** The job's record, by tenant and id. */
   readonly look: (key: string) => JobRecord | undefined;
+  /** Its record is there, but this version cannot read what it points to. */
+  readonly isUnreadable: (key: string) => boolean;
   readonly nowMs: number;
   readonly log: Logger;
   /** False ends the sweep: this replica leads no more. */
@@ -33,7 +35,9 @@ export async function sweepBlobs(options: SweepOptions): Promise<number> {
       if (job?.pool !== options.pool || options.nowMs - modifiedMs < orphanAgeMsMin) continue;
       const attempt = attemptOf(key);
       if (attempt === undefined) continue;
-      if (!isOrphan(options.look(`${job.tenant}.${job.id}`), { key, attempt })) continue;
+      const jobOfIt = `${job.tenant}.${job.id}`;
+      if (options.isUnreadable(jobOfIt)) continue;
+      if (!isOrphan(options.look(jobOfIt), { key, attempt })) continue;
       await store.delete(key);
       deleted += 1;
     }

@@ -3,7 +3,7 @@
  * the core hears only what is so: written, conflict (with what is there) or refused.
  */
 import { isDeepStrictEqual } from "node:util";
-import type { AppError } from "@fluxline/kernel/error.ts";
+import { type AppError, toAppError } from "@fluxline/kernel/error.ts";
 import type { KeyValue, Stored } from "@fluxline/platform/bus/key-value.ts";
 import type { JobRecord } from "../core/job.ts";
 import type { LoadedJob } from "../core/job-table.ts";
@@ -15,6 +15,15 @@ export type WriteResult =
   | { readonly kind: "refused"; readonly error: AppError }
   /** We may not write any more: whoever leads next finds out. */
   | { readonly kind: "abandoned" };
+
+/** What a look at the store shows of a write. */
+type Sight =
+  | WriteResult
+  /** What the write was to follow is still there. */
+  | { readonly kind: "unchanged" }
+  | { readonly kind: "unseen" };
+
+const unchanged = { kind: "unchanged" } as const;
 
 const retryDelayMsFirst = 100;
 const retryDelayMsMax = 1_000;
@@ -42,6 +51,7 @@ export class JobStore {
           : this.#kv.update(fullKey, value, revision),
       async () => {
         const stored = await this.#kv.get(fullKey);
+        if ((stored?.revision ?? 0) === revision) return unchanged;
         // Ours after all: the answer was lost, not the write.
         if (stored && isDeepStrictEqual(Buffer.from(stored.value), Buffer.from(value))) {
           return { kind: "written", revision: stored.revision, sizeBytes: value.length };
@@ -59,6 +69,7 @@ export class JobStore {
       async () => {
         const stored = await this.#kv.get(fullKey);
         if (!stored) return { kind: "written", revision, sizeBytes: 0 };
+        if (stored.revision === revision) return unchanged;
         return { kind: "conflict", stored: loaded(stored) };
       },
     );
@@ -72,28 +83,31 @@ export class JobStore {
   async #settle(
     sizeBytes: number,
     write: () => ReturnType<KeyValue["update"]>,
-    look: () => Promise<WriteResult>,
+    look: () => Promise<Sight>,
   ): Promise<WriteResult> {
+    let answerLost = false;
     for (let delayMs = retryDelayMsFirst; ; delayMs = Math.min(delayMs * 2, retryDelayMsMax)) {
       if (!this.#mayWrite()) return { kind: "abandoned" };
       const outcome = await write();
-      switch (outcome.kind) {
-        case "written":
-          return { ...outcome, sizeBytes };
-        case "refused":
-          return outcome;
-        case "conflict": {
-          const seen = await look().catch(() => undefined);
-          if (seen) return seen;
-          break;
-        }
-        case "unknown":
-          break;
+      if (outcome.kind === "written") return { ...outcome, sizeBytes };
+      if (outcome.kind === "refused" && !answerLost) return outcome;
+      if (outcome.kind === "unknown") answerLost = true;
+      else {
+        // Refused or in conflict, maybe with our own write before, whose answer was lost.
+        const sight = await look().catch(unseen);
+        if (sight.kind !== "unchanged" && sight.kind !== "unseen") return sight;
+        if (sight.kind === "unchanged" && outcome.kind === "refused") return outcome;
       }
       // The same write again is safe: it names the revision that it follows.
       await new Promise((resolve) => setTimeout(resolve, delayMs));
     }
   }
+}
+
+/** The store may answer the next time; what stands there and cannot be read will not change. */
+function unseen(thrown: unknown): Sight {
+  const error = toAppError(thrown);
+  return error.code === "unavailable" ? { kind: "unseen" } : { kind: "refused", error };
 }
 
 export function loaded(stored: Stored): LoadedJob {

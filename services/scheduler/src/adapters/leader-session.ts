@@ -73,6 +73,8 @@ export class LeaderSession {
   readonly #store: JobStore;
   readonly #watch: KeyValueWatch;
   readonly #loading = new Map<string, LoadedJob>();
+  /** Jobs whose records this version cannot read. */
+  readonly #unreadable = new Set<string>();
   readonly #markers = new Map<string, { revision: number; seenMs: number }>();
   readonly #replies = new Map<number, (reply: Reply | undefined) => void>();
   #core: PoolLeader | undefined;
@@ -129,7 +131,8 @@ export class LeaderSession {
       case "put":
         return this.#onPut(event.key, event.stored);
       case "removed":
-        this.#markers.set(event.key.slice(this.#options.pool.length + 1), {
+        this.#unreadable.delete(this.#jobOf(event.key));
+        this.#markers.set(this.#jobOf(event.key), {
           revision: event.revision,
           seenMs: this.#options.clock.nowMs(),
         });
@@ -146,14 +149,21 @@ export class LeaderSession {
     }
   }
 
+  /** A key of the bucket without the pool. */
+  #jobOf(key: string): string {
+    return key.slice(this.#options.pool.length + 1);
+  }
+
   #onPut(key: string, stored: { value: Uint8Array; revision: number }): void {
     let job: LoadedJob;
     try {
       job = loaded(stored);
+      this.#unreadable.delete(this.#jobOf(key));
     } catch (error) {
       // A record of a version to come: leave it to replicas that can read it.
       this.#options.log.error({ key, error }, "job record cannot be read");
       this.#options.count("unreadable_records", "");
+      this.#unreadable.add(this.#jobOf(key));
       return;
     }
     if (this.#core) this.#step({ kind: "observed", job });
@@ -333,10 +343,11 @@ export class LeaderSession {
     if (!core) return;
     const goOn = () => !this.#ended;
     const look = (key: string) => core.look(key);
+    const isUnreadable = (key: string) => this.#unreadable.has(key);
     const nowMs = clock.nowMs();
     try {
       const stores = [results, checkpoints];
-      const blobs = await sweepBlobs({ pool, stores, look, nowMs, log, goOn });
+      const blobs = await sweepBlobs({ pool, stores, look, isUnreadable, nowMs, log, goOn });
       let markers = 0;
       for (const [key, { revision, seenMs }] of this.#markers) {
         if (!goOn() || markers >= markersPerSweepMax) break;

@@ -41,8 +41,15 @@ export function stateName(state: ImageJob_State): JobState {
   });
 }
 
+/** Throws DATA_LOSS for a record of a version to come, or of none. */
 export function decodeRecord(bytes: Uint8Array): JobRecord {
-  return fromWireRecord(WireRecord.decode(bytes));
+  try {
+    return fromWireRecord(WireRecord.decode(bytes));
+  } catch (cause) {
+    if (cause instanceof AppError) throw cause;
+    const text = `a job record of ${bytes.length} bytes cannot be read by this version`;
+    throw new AppError("data_loss", text, { reason: "UNREADABLE_RECORD", cause });
+  }
 }
 
 export function encodeRecord(record: JobRecord): Uint8Array {

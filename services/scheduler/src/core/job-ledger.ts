@@ -136,7 +136,8 @@ export class JobLedger {
     const entry = this.#jobs.get(key);
     assert(entry?.pending, `job ${key} was refused without a write`);
     this.#out.count("writes_refused");
-    this.#heldUntilMs = nowMs + STORE_HOLD_MS;
+    // A record that cannot be read is no trouble of the store.
+    if (error.code !== "data_loss") this.#heldUntilMs = nowMs + STORE_HOLD_MS;
     const { pending } = entry;
     this.#jobs.setPending(entry, undefined);
     this.#out.answerError(pending.work.asker, error);

@@ -161,6 +161,13 @@ describe("a repeat of a request", () => {
   });
 });
 
+test("a record that cannot be read is not said to be missing", async () => {
+  const service = new Service();
+  service.records.set("p.default.job1", { value: new Uint8Array([0x12, 0x7f]), revision: 1 });
+  const work = service.handlers.getImageJob({ name: "pools/p/jobs/job1" }, call);
+  expect(await refusal(work)).toMatchObject({ code: "data_loss", reason: "UNREADABLE_RECORD" });
+});
+
 describe("an admission whose answer does not come", () => {
   test("is cancelled: nobody could ask for the job again", async () => {
     const service = new Service();

@@ -28,7 +28,7 @@ import { jobName, type JobName, parseJobName, parsePoolName } from "../../core/j
 import type { JobMirror, MirroredJob } from "../job-mirror.ts";
 import type { LeaderClient } from "../leader-client.ts";
 import type { PoolDirectory } from "../pool-directory.ts";
-import { stateNumber } from "../record-codec.ts";
+import { decodeRecord, stateNumber } from "../record-codec.ts";
 import { cancelAbandoned } from "./abandoned-job.ts";
 import { draftRecord, repeatOf } from "./image-draft.ts";
 import { viewJob } from "./job-view.ts";
@@ -174,8 +174,10 @@ export class ImageServiceHandlers {
     const key = keyOf(name);
     mirror.absorb(key, stored);
     const mirrored = mirror.get(key);
-    if (!mirrored) throw notFound(name);
-    return mirrored;
+    if (mirrored) return mirrored;
+    // It says so when it cannot be read; else it was purged since.
+    decodeRecord(stored.value);
+    throw notFound(name);
   }
 
   /** An unknown pool is told apart from an unknown job, and the known ones are named. */
