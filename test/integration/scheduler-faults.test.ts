@@ -73,6 +73,20 @@ describe("a group", () => {
     expect((await get(job.name)).images[0]?.sha256).toBe(done.images[0]?.sha256);
   });
 
+  test("of another model gets no job that was admitted for the one before", async () => {
+    const old = await startGroup({ group: "g0", mode: "hold", residentsMax: 1 });
+    await reaches((await create({ prompt: "holds the place" })).name, State.STATE_RUNNING);
+    const waits = await create({ prompt: "waits for its model" });
+    await old.crash();
+    const other = await startGroup({ group: "g1", digest: "1".repeat(64) });
+    const drawn = await create({ prompt: "of the new model" });
+    await reaches(drawn.name, State.STATE_SUCCEEDED);
+    expect((await get(waits.name)).state).toBe(State.STATE_QUEUED);
+    expect(other.assigns.map(({ fence }) => fence?.job)).toEqual([idOf(drawn.name)]);
+    await startGroup({ group: "g2" });
+    await reaches(waits.name, State.STATE_SUCCEEDED);
+  });
+
   test("that starts anew gives its jobs back at once", async () => {
     const first = await startGroup({ group: "g0", mode: "hold", incarnation: "a" });
     const job = await create({ prompt: "again" });

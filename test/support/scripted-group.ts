@@ -59,6 +59,8 @@ export interface ScriptedGroupOptions {
   readonly incarnation?: string;
   readonly residentsMax?: number;
   readonly stepMs?: number;
+  /** Of its model. */
+  readonly digest?: string;
   /** Bytes of each image. */
   readonly imageBytes?: number;
   /** `hold` accepts and reports the start, then waits for `finish`. */
@@ -121,7 +123,11 @@ export class ScriptedGroup {
     await until(async () => (await this.register())?.outcome?.$case === "accepted", 20_000);
     this.#results = await openObjects(this.bus, resultsStore);
     this.beat();
-    this.#timer = setInterval(() => this.beat(), 1_000);
+    this.#timer = setInterval(() => {
+      this.beat();
+      // A leader learns only so which model it serves.
+      if (this.#sequence % 2n === 0n) void this.register();
+    }, 1_000);
   }
 
   async register(): Promise<RegistrationReply | undefined> {
@@ -133,7 +139,7 @@ export class ScriptedGroup {
         pool: this.pool,
         group: this.group,
         incarnation: this.incarnation,
-        profile: testProfile,
+        profile: { ...testProfile, digest: this.#options.digest ?? testProfile.digest },
         numericsClass: "scripted",
         maxResidents: this.#options.residentsMax ?? 4,
         protocolVersionMin: 1,

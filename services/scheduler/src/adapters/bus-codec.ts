@@ -8,7 +8,10 @@ import {
   type Registration,
   type Report,
 } from "@fluxline/proto/fluxline/internal/v1/bus.ts";
-import type { ImageUnit as WireUnit } from "@fluxline/proto/fluxline/internal/v1/record.ts";
+import type {
+  ImageUnit as WireUnit,
+  ModelProfile,
+} from "@fluxline/proto/fluxline/internal/v1/record.ts";
 import type { GroupFacts, HeartbeatFacts } from "../core/group-table.ts";
 import type { Failure, Fence } from "../core/job.ts";
 import type { PlacementEvent } from "../core/job-transition.ts";
@@ -63,8 +66,11 @@ export function heartbeatFromWire(heartbeat: Heartbeat): HeartbeatFacts {
   };
 }
 
-export function registrationFromWire(registration: Registration): GroupFacts {
-  return groupFacts(registration);
+export function registrationFromWire(
+  registration: Registration,
+  { digest }: ModelProfile,
+): GroupFacts {
+  return { ...groupFacts(registration), modelDigest: digest };
 }
 
 function groupFacts(message: Heartbeat | Registration): GroupFacts {

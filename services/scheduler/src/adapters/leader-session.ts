@@ -119,7 +119,7 @@ export class LeaderSession {
       const error = new AppError("invalid_argument", text, { reason: "PROFILE_MISSING" });
       return Promise.resolve({ outcome: { $case: "refused", value: toStatus(error) } });
     }
-    const facts = registrationFromWire(registration);
+    const facts = registrationFromWire(registration, profile);
     return this.#ask((token) => ({ kind: "register", token, facts, profile }));
   }
 

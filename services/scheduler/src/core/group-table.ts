@@ -28,6 +28,8 @@ export interface GroupFacts {
   readonly incarnation: string;
   readonly residentsMax: number;
   readonly numericsClass: string;
+  /** Of the model that it serves; a heartbeat does not say it. */
+  readonly modelDigest?: string;
   readonly simulated: boolean;
   readonly protocolVersionMin: number;
   readonly protocolVersionMax: number;
@@ -46,6 +48,8 @@ export interface GroupEntry {
   incarnation: string;
   /** Undefined until this leader has heard it. */
   facts: GroupFacts | undefined;
+  /** As this incarnation registered; undefined until this leader has heard that. */
+  modelDigest: string | undefined;
   draining: boolean;
   ready: boolean;
   residents: readonly Resident[];
@@ -74,6 +78,7 @@ export class GroupTable {
   readonly #retired = new Map<string, string[]>();
   #lastEchoMs: number | undefined;
   #provenSinceMs: number | undefined;
+  #latestModel: string | undefined;
 
   get size(): number {
     return this.#groups.size;
@@ -81,6 +86,15 @@ export class GroupTable {
 
   get(group: string): GroupEntry | undefined {
     return this.#groups.get(group);
+  }
+
+  /** The model of the group that registered last, whether or not it is still there. */
+  get latestModel(): string | undefined {
+    return this.#latestModel;
+  }
+
+  hasModel(digest: string): boolean {
+    return [...this.#groups.values()].some((entry) => entry.modelDigest === digest);
   }
 
   values(): Iterable<GroupEntry> {
@@ -99,19 +113,27 @@ export class GroupTable {
       if (this.#groups.size >= GROUPS_PER_POOL_MAX) return { kind: "too-many" };
       const entry = newEntry(facts, nowMs);
       this.#groups.set(facts.group, entry);
-      hear(entry, facts, nowMs);
+      this.#hear(entry, facts, nowMs);
       return { kind: "new", entry };
     }
     if (present.incarnation === facts.incarnation) {
-      hear(present, facts, nowMs);
+      this.#hear(present, facts, nowMs);
       return { kind: "known", entry: present };
     }
     const ended = { group: present.group, incarnation: present.incarnation };
     this.#retire(ended);
     const entry = newEntry(facts, nowMs);
     this.#groups.set(facts.group, entry);
-    hear(entry, facts, nowMs);
+    this.#hear(entry, facts, nowMs);
     return { kind: "replaced", entry, ended };
+  }
+
+  #hear(entry: GroupEntry, facts: GroupFacts, nowMs: number): void {
+    entry.facts = facts;
+    entry.lastHeardMs = nowMs;
+    if (facts.modelDigest === undefined) return;
+    entry.modelDigest = facts.modelDigest;
+    this.#latestModel = facts.modelDigest;
   }
 
   /** Forgets a group that is silent. The same incarnation may come back, with nothing placed. */
@@ -161,6 +183,7 @@ export class GroupTable {
 export function isOpen(entry: GroupEntry, nowMs: number): boolean {
   return (
     entry.facts !== undefined &&
+    entry.modelDigest !== undefined &&
     entry.ready &&
     !entry.draining &&
     entry.facts.residentsMax > 0 &&
@@ -180,6 +203,7 @@ function newEntry(ref: GroupRef, nowMs: number): GroupEntry {
     group: ref.group,
     incarnation: ref.incarnation,
     facts: undefined,
+    modelDigest: undefined,
     draining: false,
     ready: false,
     residents: [],
@@ -187,9 +211,4 @@ function newEntry(ref: GroupRef, nowMs: number): GroupEntry {
     heldUntilMs: 0,
     strays: new Map(),
   };
-}
-
-function hear(entry: GroupEntry, facts: GroupFacts, nowMs: number): void {
-  entry.facts = facts;
-  entry.lastHeardMs = nowMs;
 }

@@ -6,6 +6,7 @@
  *     +--- bounced, lost, released, failed -----+     (failed for good, or too often: failed)
  *   queued --cancel--> cancelled;  assigned, running --cancel--> cancelling --boundary--> cancelled
  *   queued --queue timeout--> expired;  any live one --end of life--> expired
+ *   queued --the pool serves another model--> failed
  *
  * What speaks of a placement that is not the job's present one is ignored as stale: the attempt
  * grows with each placement, so nothing that was fenced can come back.
@@ -56,6 +57,8 @@ export type JobEvent =
   | (PlacementEvent & { readonly placement: Placement })
   | { readonly kind: "cancel-requested" }
   | { readonly kind: "queue-timed-out" }
+  /** No group serves its model any more; the pool serves the one named here. */
+  | { readonly kind: "model-changed"; readonly servedDigest: string }
   | { readonly kind: "life-ended" };
 
 export type Ignored =
@@ -83,6 +86,8 @@ export function transition(record: JobRecord, event: JobEvent, nowMs: number): T
       return cancel(record, nowMs);
     case "queue-timed-out":
       return queueTimedOut(record, nowMs);
+    case "model-changed":
+      return modelChanged(record, event.servedDigest, nowMs);
     case "life-ended":
       return lifeEnded(record, nowMs);
     default:
@@ -121,6 +126,15 @@ function queueTimedOut(record: JobRecord, nowMs: number): Transition {
     "give it more time, or add groups to the pool";
   const failure: Failure = { code: "deadline_exceeded", reason: "QUEUE_TIMEOUT", message };
   return changed(ended({ ...record, failure }, "expired", nowMs));
+}
+
+function modelChanged(record: JobRecord, servedDigest: string, nowMs: number): Transition {
+  if (record.state !== "queued") return ignored("not-applicable");
+  const message =
+    `was admitted for model ${record.modelDigest}, and pool ${record.pool} now serves ` +
+    `${servedDigest}: send the request again`;
+  const failure: Failure = { code: "failed_precondition", reason: "MODEL_CHANGED", message };
+  return changed(ended({ ...record, failure }, "failed", nowMs));
 }
 
 function lifeEnded(record: JobRecord, nowMs: number): Transition {

@@ -151,6 +151,7 @@ export class WorldGroup {
       incarnation: this.#incarnationName,
       residentsMax: WorldGroup.residentsMax,
       numericsClass: "c",
+      modelDigest: "d",
       simulated: false,
       protocolVersionMin: 1,
       protocolVersionMax: 1,

@@ -51,6 +51,9 @@ export const GROUP_SILENCE_MS = 5_000;
 /** After the path came back (or at the start), groups have this long to be heard again. */
 export const OUTAGE_GRACE_MS = 6_000;
 
+/** A model that no group has served for this long, while others are served, is gone. */
+export const MODEL_GONE_MS = 60_000;
+
 /** A job that its group has not listed for this long is no longer there. */
 export const DROPPED_MS = 12_000;
 

@@ -5,12 +5,14 @@ const job = (key: string, changes: Partial<WaitingJob> = {}): WaitingJob => ({
   key,
   units: 1,
   suspect: false,
+  modelDigest: "m",
   numericsClass: "",
   ...changes,
 });
 const group = (name: string, changes: Partial<OpenGroup> = {}): OpenGroup => ({
   group: name,
   incarnation: `${name}-1`,
+  modelDigest: "m",
   numericsClass: "c",
   residentsMax: 2,
   load: 0,
@@ -60,6 +62,18 @@ describe("placement", () => {
       [job("s", { suspect: true }), job("a")],
       [group("x", { load: 1, residentsMax: 9 }), group("y", { load: 2, residentsMax: 9 })],
       ["a>y"],
+    ],
+    [
+      "gives a job only to groups that serve its model, and lets others overtake it",
+      [job("a", { modelDigest: "old" }), job("b"), job("s", { modelDigest: "old", suspect: true })],
+      [group("x")],
+      ["b>x"],
+    ],
+    [
+      "keeps the order among the jobs of one model",
+      [job("a", { units: 2 }), job("b"), job("c", { modelDigest: "n" })],
+      [group("x", { load: 1 }), group("y", { modelDigest: "n" })],
+      ["c>y"],
     ],
     ["puts nothing beside a suspect", [job("a")], [group("x", { exclusive: true, load: 1 })], []],
   ])("%s", (_, jobs, groups, expected) => {

@@ -1,6 +1,7 @@
 /**
- * Which waiting job goes to which replica group. First come, first served: when the first job fits
- * nowhere, nobody overtakes it. A suspect (it may have killed a runner) runs alone, so it waits for
+ * Which waiting job goes to which replica group: one that serves the model it was admitted for.
+ * First come, first served: when the first job of a model fits nowhere, no other of that model
+ * overtakes it. A suspect (it may have killed a runner) runs alone, so it waits for
  * an empty group, which gets nothing else meanwhile; the others go on elsewhere.
  */
 import { PLACEMENTS_PER_STEP_MAX } from "./limits.ts";
@@ -10,6 +11,7 @@ export interface WaitingJob {
   /** Images still to be made. */
   readonly units: number;
   readonly suspect: boolean;
+  readonly modelDigest: string;
   /** The class of its checkpoints; empty if it has none. */
   readonly numericsClass: string;
 }
@@ -17,6 +19,7 @@ export interface WaitingJob {
 export interface OpenGroup {
   readonly group: string;
   readonly incarnation: string;
+  readonly modelDigest: string;
   readonly numericsClass: string;
   /** Most image units resident at a time. */
   readonly residentsMax: number;
@@ -47,14 +50,17 @@ export function decidePlacements(
   for (const job of waiting) {
     if (decisions.length >= PLACEMENTS_PER_STEP_MAX) break;
     if (candidates.every((candidate) => candidate.closed)) break;
-    const chosen = job.suspect ? emptyGroup(candidates) : roomiestGroup(job, candidates);
+    const able = candidates.filter(({ modelDigest }) => modelDigest === job.modelDigest);
+    const chosen = job.suspect ? emptyGroup(able) : roomiestGroup(job, able);
     if (chosen) {
       chosen.load += slotsOf(job, chosen);
       chosen.closed = job.suspect;
       decisions.push({ key: job.key, group: chosen.group, incarnation: chosen.incarnation });
     } else if (job.suspect) {
-      reserve(candidates);
-    } else break;
+      reserve(able);
+    } else {
+      for (const candidate of able) candidate.closed = true;
+    }
   }
   return decisions;
 }

@@ -10,6 +10,7 @@ import {
   DROPPED_MS,
   ECHO_FRESH_MS,
   GROUP_SILENCE_MS,
+  MODEL_GONE_MS,
   OUTAGE_GRACE_MS,
   WAITING_PER_JOB_MAX,
 } from "./limits.ts";
@@ -29,6 +30,7 @@ function heartbeat(changes: Partial<HeartbeatFacts> = {}): Input {
     incarnation: "i0",
     residentsMax: 2,
     numericsClass: "c",
+    modelDigest: "d",
     simulated: false,
     protocolVersionMin: 1,
     protocolVersionMax: 1,
@@ -407,6 +409,45 @@ describe("loss", () => {
     expect(kinds(desk.live(4, beat))).toEqual(["revoke"]);
     desk.give({ kind: "revoke-stale", fence });
     expect(desk.state()).toBe("cancelled");
+  });
+});
+
+describe("the model of a job", () => {
+  const { facts: heard } = heartbeat() as Extract<Input, { kind: "heartbeat" }>;
+  const { modelDigest: _m, ...silentOnModel } = heard;
+  const beat: Input = { kind: "heartbeat", facts: silentOnModel };
+  const register = (modelDigest: string): Input => {
+    const facts = { ...silentOnModel, modelDigest };
+    return { kind: "register", token: 1, facts, profile: {} };
+  };
+
+  test("is known from the registration, and only then is anything placed", () => {
+    const desk = new Desk([buildRecord()]);
+    expect(desk.live(2, beat)).toEqual([]);
+    expect(kinds(desk.give(register("d")))).toEqual(["store-pool", "write", "assign"]);
+  });
+
+  test("is the one that draws it: when the pool has another for long, the job fails", () => {
+    const desk = new Desk([buildRecord({ expireTimeMs: 9_000_000 })]);
+    desk.give(register("other"));
+    desk.live(MODEL_GONE_MS / 1000, beat);
+    expect(desk.state()).toBe("queued");
+    desk.live(2, beat);
+    expect(desk.leader.look(key)).toMatchObject({
+      state: "failed",
+      failure: {
+        reason: "MODEL_CHANGED",
+        message: expect.stringMatching(/model d, .* serves other: send the request again/),
+      },
+    });
+  });
+
+  test("is waited for when its groups are only gone, or come back in time", () => {
+    const desk = new Desk([buildRecord({ expireTimeMs: 9_000_000 })]);
+    desk.give(register("d"));
+    desk.give(heartbeat({ incarnation: "i1", ready: false }));
+    desk.live(120);
+    expect(desk.state()).toBe("queued");
   });
 });
 

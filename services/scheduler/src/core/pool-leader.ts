@@ -42,6 +42,7 @@ import {
   type Token,
 } from "./job-table.ts";
 import type { Effect, Input, ReportMessage } from "./leader-protocol.ts";
+import { ModelAbsence } from "./model-absence.ts";
 import { Outbox } from "./outbox.ts";
 import { ECHO_EVERY_MS, PURGES_PER_TICK_MAX } from "./limits.ts";
 import { decidePlacements, type OpenGroup, slotsOf, type WaitingJob } from "./placement.ts";
@@ -65,6 +66,7 @@ export class PoolLeader {
   readonly #groups = new GroupTable();
   readonly #out = new Outbox();
   readonly #ledger: JobLedger;
+  readonly #absence = new ModelAbsence();
   #lastEchoSentMs = 0;
   #deposed = false;
 
@@ -297,8 +299,11 @@ export class PoolLeader {
       exclusive ||= record.suspect;
       load += slotsOf({ units: slotsNeeded(record) }, facts);
     }
-    const { incarnation, numericsClass, residentsMax } = facts;
-    return { group: group.group, incarnation, numericsClass, residentsMax, load, exclusive };
+    assert(group.modelDigest !== undefined, `group ${group.group} is open without a model`);
+    const { incarnation, modelDigest } = group;
+    const { numericsClass, residentsMax } = facts;
+    const models = { modelDigest, numericsClass };
+    return { group: group.group, incarnation, ...models, residentsMax, load, exclusive };
   }
 
   #assign(entry: JobEntry, record: JobRecord, nowMs: number): void {
@@ -383,7 +388,25 @@ export class PoolLeader {
       this.#endOverdue(entry, nowMs);
       this.#loseStranded(entry, nowMs);
     }
+    this.#endModelless(nowMs);
     this.#purgeExpired(nowMs);
+  }
+
+  /** Waiting jobs whose model is gone from the pool. */
+  #endModelless(nowMs: number): void {
+    const waiting = this.#jobs.live().filter(({ pending, record }) => {
+      return !pending && record?.state === "queued";
+    });
+    const wanted = new Set(waiting.map(({ record }) => record?.modelDigest ?? ""));
+    const gone = this.#absence.gone(wanted, (digest) => this.#groups.hasModel(digest), nowMs);
+    const servedDigest = this.#groups.latestModel;
+    if (gone.size === 0 || servedDigest === undefined || this.#ledger.isHeld(nowMs)) return;
+    for (const entry of waiting) {
+      const digest = entry.record?.modelDigest ?? "";
+      if (!gone.has(digest) || digest === servedDigest) continue;
+      const event = { kind: "model-changed", servedDigest } as const;
+      this.#ledger.work(entry, { event, asker: { kind: "nobody" } }, nowMs);
+    }
   }
 
   #endOverdue(entry: JobEntry, nowMs: number): void {
@@ -433,6 +456,7 @@ function waitingJob(entry: JobEntry): WaitingJob {
     key: entry.key,
     units: units.length,
     suspect: record.suspect,
+    modelDigest: record.modelDigest,
     numericsClass: resumes ? record.numericsClass : "",
   };
 }
