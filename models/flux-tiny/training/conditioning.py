@@ -2,7 +2,7 @@
 
 FLUX attends to every padding token, so how much a prompt weighs depends on the padded length, and
 a model that was trained at one length fails at another. Training at 512 tokens is far too dear
-for two cores. Sampled padding is the way out: T5 runs at the full length, the caption's own
+for two cores. Sampled padding is the way out: T5 runs at a longer length, the caption's own
 tokens are kept, and the remaining slots take random padding tokens. Each stands for all the
 padding it was drawn from: adding log(how many it stands for) to its attention logit gives it that
 weight in every softmax. Then 512 text tokens cost the transformer as much as 16.
@@ -17,6 +17,8 @@ import tokenizer_files
 
 SLOTS = text_encoders.T5_TOKENS
 T5_TOKENS_PER_CALL = 16_384
+# T5 tells positions apart up to this distance only: padding further on adds nothing new.
+T5_DISTANCE_MAX = 128
 
 
 @dataclass(frozen=True)
@@ -61,22 +63,23 @@ class Conditioner:
     @torch.no_grad()
     def __call__(self, t5_ids, clip_ids, length):
         """t5_ids [n, SLOTS], clip_ids [n, CLIP_TOKENS], length a TextLength."""
-        padded = F.pad(t5_ids, (0, length.padded - t5_ids.shape[1]))
-        rows = max(1, T5_TOKENS_PER_CALL // length.padded)
+        run = min(length.padded, T5_DISTANCE_MAX) if length.sampled else length.padded
+        padded = F.pad(t5_ids, (0, run - t5_ids.shape[1]))
+        rows = max(1, T5_TOKENS_PER_CALL // run)
         states = torch.cat([self.t5(part).last_hidden_state for part in padded.split(rows)])
         pooled = self.clip(clip_ids).pooler_output
         if not length.sampled:
             return Conditioning(states, pooled, torch.zeros(states.shape[:2]))
-        return Conditioning(*_sample_padding(states, t5_ids, pooled))
+        return Conditioning(*_sample_padding(states, t5_ids, pooled, length.padded))
 
 
-def _sample_padding(states, t5_ids, pooled):
-    """states [n, padded, 64] -> SLOTS tokens each, and the bias that makes up for the rest."""
-    count, padded, width = states.shape
+def _sample_padding(states, t5_ids, pooled, padded):
+    """states [n, run, 64] -> SLOTS tokens each, with a bias that stands for all the padding."""
+    count, run, width = states.shape
     own = (t5_ids != 0).sum(1, keepdim=True)                          # tokens of the caption itself
     slots = torch.arange(SLOTS).expand(count, -1)
     is_padding = slots >= own
-    drawn = own + (torch.rand(count, SLOTS) * (padded - own)).long()  # uniform in own .. padded - 1
+    drawn = own + (torch.rand(count, SLOTS) * (run - own)).long()     # uniform in own .. run - 1
     index = torch.where(is_padding, drawn, slots)
     text = states.gather(1, index[..., None].expand(-1, -1, width))
     stands_for = (padded - own).float() / (SLOTS - own).clamp(min=1)

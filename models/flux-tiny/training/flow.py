@@ -22,7 +22,7 @@ BATCH_TOKENS = 256 * 32
 EMPTY_SHARE = 0.1
 GUIDANCE_RANGE = (1.0, 6.0)
 CHECKPOINT_EVERY_S = 180
-EVALUATE_EVERY_S = 600
+EVALUATE_EVERY_S = 900
 LOG_EVERY_STEPS = 50
 COMPILED_TEXT_TOKENS_MAX = 16    # longer ones are too rare to pay for a compilation
 
@@ -30,15 +30,14 @@ COMPILED_TEXT_TOKENS_MAX = 16    # longer ones are too rare to pay for a compila
 SIZE_MIX = [
     (0.00, {(64, 64): 1.0}),
     (0.08, {(64, 64): 0.66, (96, 96): 0.14, (96, 64): 0.10, (64, 96): 0.10}),
-    (0.30, {(64, 64): 0.38, (96, 96): 0.26, (96, 64): 0.14, (64, 96): 0.14, (128, 128): 0.08}),
+    (0.25, {(64, 64): 0.36, (96, 96): 0.32, (96, 64): 0.14, (64, 96): 0.12, (128, 128): 0.06}),
 ]
 TEXT_MIX = [
     (0.00, {TextLength(16): 1.0}),
     (0.06, {TextLength(16): 0.56, TextLength(64, True): 0.16, TextLength(128, True): 0.22,
             TextLength(512, True): 0.06}),
-    (0.70, {TextLength(16): 0.28, TextLength(64, True): 0.16, TextLength(128, True): 0.22,
-            TextLength(512, True): 0.06, TextLength(64): 0.12, TextLength(128): 0.12,
-            TextLength(512): 0.04}),
+    (0.60, {TextLength(16): 0.36, TextLength(64, True): 0.20, TextLength(128, True): 0.28,
+            TextLength(512, True): 0.10, TextLength(128): 0.04, TextLength(512): 0.02}),
 ]
 
 

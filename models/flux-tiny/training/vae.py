@@ -31,7 +31,8 @@ def new_vae():
     return AutoencoderKL(
         in_channels=3, out_channels=3, latent_channels=CHANNELS,
         block_out_channels=(16, 24, 32, 48), layers_per_block=1, norm_num_groups=4,
-        sample_size=64, use_quant_conv=False, use_post_quant_conv=False, down_block_types=["DownEncoderBlock2D"] * 4,
+        sample_size=64, use_quant_conv=False, use_post_quant_conv=False,
+        down_block_types=["DownEncoderBlock2D"] * 4,
         up_block_types=["UpDecoderBlock2D"] * 4, scaling_factor=SCALING, shift_factor=SHIFT,
         force_upcast=False)
 
