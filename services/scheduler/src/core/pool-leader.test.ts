@@ -219,6 +219,20 @@ describe("placement and commands", () => {
     expect(desk.state()).toBe("running");
   });
 
+  test("an unknown outcome while the first report is being written revokes nothing", () => {
+    const desk = new Desk();
+    desk.give(heartbeat());
+    desk.admit();
+    const started = { kind: "started", numericsClass: "c", simulated: false } as const;
+    const event = { ...started, restarted: false, advisories: [] };
+    const report = { fence, event };
+    expect(kinds(desk.leader.step({ kind: "report", token: 1, report }, 0))).toEqual(["write"]);
+    expect(desk.give({ kind: "assign-outcome", fence, outcome: { kind: "unknown" } })).toEqual([]);
+    const effects = desk.give({ kind: "written", key, revision: 90, sizeBytes: 1 });
+    expect(kinds(effects)).toEqual(["reply-report"]);
+    expect(desk.state()).toBe("running");
+  });
+
   test("a newer leader's epoch in a report or heartbeat ends the reign", () => {
     const newer = { ...fence, leaderEpoch: 6n };
     const event = { kind: "finished", units: [finishedUnit(0)] } as const;

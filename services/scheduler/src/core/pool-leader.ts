@@ -326,7 +326,8 @@ export class PoolLeader {
   #assignOutcome(input: Extract<Input, { kind: "assign-outcome" }>, nowMs: number): void {
     const { fence, outcome } = input;
     const entry = this.#jobs.get(keyOf(fence));
-    const record = entry?.record;
+    // Decided, not stored: the group's first report may be on its way to the store.
+    const record = entry && decided(entry);
     this.#out.count("assignments", outcome.kind);
     if (!entry || !record || !isPlacedAt(record, fence)) return;
     // A report came before the reply: the group has it, whatever the reply says.
