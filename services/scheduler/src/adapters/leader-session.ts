@@ -36,15 +36,15 @@ import type { LoadedJob } from "../core/job-table.ts";
 import { PoolLeader, type PoolFigures } from "../core/pool-leader.ts";
 import { sweepBlobs } from "./blob-sweeper.ts";
 import { assignOutcomeFromWire, assignToWire, registrationFromWire } from "./bus-codec.ts";
+import { MarkerSweeper, markersEveryMs } from "./marker-sweeper.ts";
 import { JobStore, loaded, type WriteResult } from "./job-store.ts";
 import { publishEcho, serveLeader } from "./leader-bus.ts";
 import { storePool } from "./pool-store.ts";
 import { toWireRecord } from "./record-codec.ts";
+import { steadyClock } from "./steady-clock.ts";
 
 const commandTimeoutMs = 5_000;
 const sweepEveryMs = 5 * 60_000;
-const markerAgeMsMin = 60_000;
-const markersPerSweepMax = 1_000;
 
 export interface LeaderSessionOptions {
   readonly bus: Bus;
@@ -75,7 +75,8 @@ export class LeaderSession {
   readonly #loading = new Map<string, LoadedJob>();
   /** Jobs whose records this version cannot read. */
   readonly #unreadable = new Set<string>();
-  readonly #markers = new Map<string, { revision: number; seenMs: number }>();
+  readonly #markers: MarkerSweeper;
+  readonly #nowMs: () => number;
   readonly #replies = new Map<number, (reply: Reply | undefined) => void>();
   #core: PoolLeader | undefined;
   #served: Served[] = [];
@@ -85,11 +86,13 @@ export class LeaderSession {
 
   constructor(options: LeaderSessionOptions) {
     this.#options = options;
+    this.#nowMs = steadyClock(options.clock);
     this.#store = new JobStore(
       options.jobs,
       options.pool,
       () => !this.#ended && options.mayWrite(),
     );
+    this.#markers = new MarkerSweeper((key, revision) => this.#store.eraseMarker(key, revision));
     this.#watch = options.jobs.watch(`${options.pool}.>`, (event) => this.#onWatch(event));
   }
 
@@ -132,10 +135,7 @@ export class LeaderSession {
         return this.#onPut(event.key, event.stored);
       case "removed":
         this.#unreadable.delete(this.#jobOf(event.key));
-        this.#markers.set(this.#jobOf(event.key), {
-          revision: event.revision,
-          seenMs: this.#options.clock.nowMs(),
-        });
+        this.#markers.seen(this.#jobOf(event.key), event.revision, this.#nowMs());
         this.#loading.delete(event.key);
         return;
       case "synced":
@@ -171,10 +171,10 @@ export class LeaderSession {
   }
 
   #begin(): void {
-    const { pool, epoch, queuedJobsMax, recordBytesMax, clock, log } = this.#options;
+    const { pool, epoch, queuedJobsMax, recordBytesMax, log } = this.#options;
     const jobs = [...this.#loading.values()];
     this.#loading.clear();
-    this.#core = new PoolLeader({ pool, epoch, queuedJobsMax }, jobs, clock.nowMs());
+    this.#core = new PoolLeader({ pool, epoch, queuedJobsMax }, jobs, this.#nowMs());
     this.#served = serveLeader(this.#options.bus, pool, epoch, {
       recordBytesMax,
       ask: (input) => this.#ask(input),
@@ -184,6 +184,7 @@ export class LeaderSession {
     this.#timers = [
       setInterval(() => this.#step({ kind: "tick" }), TICK_MS),
       setInterval(() => void this.#sweep(), sweepEveryMs),
+      setInterval(() => void this.#sweepMarkers(), markersEveryMs),
     ];
     log.info({ pool, jobs: jobs.length }, "job records loaded");
     this.#step({ kind: "tick" });
@@ -206,7 +207,7 @@ export class LeaderSession {
   #step(input: Input): void {
     if (this.#ended || !this.#core || !this.#options.mayWrite()) return;
     try {
-      const effects = this.#core.step(input, this.#options.clock.nowMs());
+      const effects = this.#core.step(input, this.#nowMs());
       for (const effect of effects) this.#carryOut(effect);
     } catch (thrown) {
       // Our own mistake: what is in memory may be wrong, what is in the store is not.
@@ -348,17 +349,19 @@ export class LeaderSession {
     try {
       const stores = [results, checkpoints];
       const blobs = await sweepBlobs({ pool, stores, look, isUnreadable, nowMs, log, goOn });
-      let markers = 0;
-      for (const [key, { revision, seenMs }] of this.#markers) {
-        if (!goOn() || markers >= markersPerSweepMax) break;
-        if (nowMs - seenMs < markerAgeMsMin) continue;
-        await this.#store.eraseMarker(key, revision);
-        this.#markers.delete(key);
-        markers += 1;
-      }
-      if (blobs + markers > 0) log.info({ pool, blobs, markers }, "swept");
+      if (blobs > 0) log.info({ pool, blobs }, "swept");
     } catch (error) {
       log.warn({ pool, error }, "sweep ended early");
+    }
+  }
+
+  async #sweepMarkers(): Promise<void> {
+    const { pool, log } = this.#options;
+    try {
+      const markers = await this.#markers.sweep(this.#nowMs(), () => !this.#ended);
+      if (markers > 0) log.debug({ pool, markers }, "markers of purged jobs erased");
+    } catch (error) {
+      log.warn({ pool, error }, "markers of purged jobs not erased: they are tried again");
     }
   }
 }
