@@ -28,7 +28,8 @@ import { Pool } from "./pool.ts";
  * watch it, read its images. GenerateImage does all three in one call for people who want one call.
  *
  * Every error carries google.rpc.ErrorInfo (domain "fluxline.dev"); INVALID_ARGUMENT carries
- * BadRequest with every wrong field at once; RESOURCE_EXHAUSTED carries QuotaFailure and RetryInfo.
+ * BadRequest with every wrong field at once; RESOURCE_EXHAUSTED carries QuotaFailure and,
+ * unless the message itself was too large, RetryInfo.
  */
 
 export interface CreateImageJobRequest {

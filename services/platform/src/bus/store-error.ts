@@ -6,6 +6,8 @@ import { AppError } from "@fluxline/kernel/error.ts";
 const wrongLastSequence = new Set([10071, 10164]);
 const storeFull = new Set([10023, 10047, 10077, 10110, 10122]);
 const unavailableRetryMs = 1_000;
+/** Room is made when jobs expire, or by hand. */
+const fullRetryMs = 30_000;
 const tooLarge = new Set([10054]);
 
 export function isConflict(thrown: unknown): boolean {
@@ -36,7 +38,7 @@ export function storeError(store: string, thrown: unknown): AppError {
       "resource_exhausted",
       `store "${store}" takes no more (${why}): free space where NATS keeps its data, or raise ` +
         "the limit of the store",
-      { ...options, reason: "STORE_FULL", retryable: true },
+      { ...options, reason: "STORE_FULL", retryable: true, retryAfterMs: fullRetryMs },
     );
   }
   if (thrown instanceof JetStreamApiError && tooLarge.has(thrown.code)) {
