@@ -221,6 +221,11 @@ export function everyPoolSubject(verb: LeaderVerb): string {
   return `fl.v1.*.leader.${verb}`;
 }
 
+/** All groups of all pools. */
+export function everyPoolGroupSubject(verb: "heartbeat" | "progress"): string {
+  return `fl.v1.*.*.${verb}`;
+}
+
 export interface JobKey {
   readonly pool: string;
   readonly tenant: string;

@@ -14,6 +14,7 @@ import type {
   WatchEvent,
 } from "@fluxline/platform/bus/key-value.ts";
 import { listenBus, type Served } from "@fluxline/platform/bus/request.ts";
+import { everyPoolGroupSubject, jobKey } from "@fluxline/platform/bus/topology.ts";
 import type { Logger } from "@fluxline/platform/log.ts";
 import { JobProgress } from "@fluxline/proto/fluxline/internal/v1/bus.ts";
 import type { Progress } from "@fluxline/proto/fluxline/v1/image_job.ts";
@@ -54,7 +55,7 @@ export class JobMirror {
     this.#log = log;
     this.#watch = kv.watch(">", (event) => this.#onWatch(event));
     this.#progress = listenBus(bus, {
-      subject: "fl.v1.*.*.progress",
+      subject: everyPoolGroupSubject("progress"),
       message: JobProgress,
       handle: (message) => this.#onProgress(message),
       onError: (error, subject) => log.warn({ subject, error }, "progress not understood"),
@@ -175,7 +176,7 @@ export class JobMirror {
 
   #onProgress({ fence, progress }: JobProgress): void {
     if (!fence || !progress) return;
-    const key = `${fence.pool}.${fence.tenant}.${fence.job}`;
+    const key = jobKey({ ...fence, id: fence.job });
     const job = this.#jobs.get(key);
     if (!job || !isPlacedAt(job.record, fence)) return;
     this.#jobs.set(key, { ...job, progress });

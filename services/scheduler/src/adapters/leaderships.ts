@@ -9,13 +9,14 @@ import type { Bus } from "@fluxline/platform/bus/connection.ts";
 import type { KeyValue } from "@fluxline/platform/bus/key-value.ts";
 import type { Objects } from "@fluxline/platform/bus/object-store.ts";
 import { serveBus, type Served } from "@fluxline/platform/bus/request.ts";
-import { everyPoolSubject, isToken } from "@fluxline/platform/bus/topology.ts";
+import { everyPoolSubject } from "@fluxline/platform/bus/topology.ts";
 import { toStatus } from "@fluxline/platform/grpc/status.ts";
 import type { Logger } from "@fluxline/platform/log.ts";
 import { Registration, RegistrationReply } from "@fluxline/proto/fluxline/internal/v1/bus.ts";
 import type { PoolFigures } from "../core/pool-leader.ts";
 import { Lease } from "./lease.ts";
 import { LeaderSession } from "./leader-session.ts";
+import { mayServe } from "./pool-directory.ts";
 
 export interface Stores {
   readonly jobs: KeyValue;
@@ -126,8 +127,7 @@ export class Leaderships {
   }
 
   #allows(pool: string): boolean {
-    const { pools } = this.#options;
-    return isToken(pool) && (pools.length === 0 || pools.includes(pool));
+    return mayServe(this.#options.pools, pool);
   }
 
   async #register(registration: Registration): Promise<RegistrationReply | undefined> {

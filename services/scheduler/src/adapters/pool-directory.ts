@@ -4,6 +4,7 @@ import type { Clock } from "@fluxline/kernel/clock.ts";
 import type { Bus } from "@fluxline/platform/bus/connection.ts";
 import type { KeyValue, KeyValueWatch } from "@fluxline/platform/bus/key-value.ts";
 import { listenBus, type Served } from "@fluxline/platform/bus/request.ts";
+import { everyPoolGroupSubject, isToken } from "@fluxline/platform/bus/topology.ts";
 import type { Logger } from "@fluxline/platform/log.ts";
 import { Heartbeat } from "@fluxline/proto/fluxline/internal/v1/bus.ts";
 import { type ModelProfile, PoolRecord } from "@fluxline/proto/fluxline/internal/v1/record.ts";
@@ -28,7 +29,7 @@ export class PoolDirectory {
   readonly #heartbeats: Served;
   readonly #synced = Promise.withResolvers<void>();
 
-  /** `onPool` is told of every pool that has a record. */
+  /** `onPool` is told of every pool that has a record and may be served. */
   constructor(options: {
     bus: Bus;
     kv: KeyValue;
@@ -42,6 +43,7 @@ export class PoolDirectory {
     this.#configured = options.configured;
     this.#watch = kv.watch("*", (event) => {
       if (event.kind === "put") {
+        if (!mayServe(options.configured, event.key)) return;
         const known = decodePool(event.key, event.stored.value, log);
         if (!known) return;
         this.#pools.set(event.key, known);
@@ -52,7 +54,7 @@ export class PoolDirectory {
       else log.warn({ error: event.error }, "watch on pools broke");
     });
     this.#heartbeats = listenBus(bus, {
-      subject: "fl.v1.*.*.heartbeat",
+      subject: everyPoolGroupSubject("heartbeat"),
       message: Heartbeat,
       handle: (heartbeat) => this.#heard(heartbeat),
       onError: (error, subject) => log.warn({ subject, error }, "heartbeat not understood"),
@@ -111,9 +113,16 @@ export class PoolDirectory {
   #heard({ pool, group, draining }: Heartbeat): void {
     const heard = this.#heardMs.get(pool) ?? new Map<string, number>();
     if (draining) heard.delete(group);
-    else if (heard.size < GROUPS_PER_POOL_MAX) heard.set(group, this.#clock.nowMs());
+    else if (heard.has(group) || heard.size < GROUPS_PER_POOL_MAX) {
+      heard.set(group, this.#clock.nowMs());
+    }
     this.#heardMs.set(pool, heard);
   }
+}
+
+/** `configured`: the pools of the settings; empty allows every pool. */
+export function mayServe(configured: readonly string[], pool: string): boolean {
+  return isToken(pool) && (configured.length === 0 || configured.includes(pool));
 }
 
 function decodePool(pool: string, value: Uint8Array, log: Logger): KnownPool | undefined {
