@@ -1,7 +1,7 @@
 """The card's scores: loads the finished folder with FluxPipeline, draws held-out captions,
 measures them.
 
-    python score_pipeline.py ../            writes scores.json beside this file and ../samples.png
+    python score_pipeline.py ../            writes ../scores.json and ../samples.png
 
 One try per caption, no picking. The gate: all five attributes right in at least 97% at 64x64 and
 90% at 96x96 and 96x64, with 20 steps, guidance 3.5 and the model's default T5 length.
@@ -23,7 +23,7 @@ from world import BACKGROUNDS, COLORS, SHAPES, Scenes
 HERE = os.path.dirname(os.path.abspath(__file__))
 BATCH_TOKENS = 8192
 GATE = {"64x64": 0.97, "96x96": 0.90, "96x64": 0.90}
-NEGATIVE_COUNT = 40
+NEGATIVE_COUNT = 100
 
 
 class Artist:
@@ -56,22 +56,22 @@ class Artist:
 
 def score_settings(artist, count):
     """(name, how many captions, arguments of draw); sizes are named height x width."""
-    half, few = count // 2, count // 4
+    half = count // 2
     return [
         ("64x64", count, {}),
         ("96x96", count, dict(size=(96, 96))),
         ("96x64", count, dict(size=(96, 64))),
-        ("64x96", half, dict(size=(64, 96))),
-        ("128x128", half, dict(size=(128, 128))),
-        ("64x64, T5 length 16", few, dict(text_length=16)),
-        ("64x64, T5 length 64", few, dict(text_length=64)),
-        ("64x64, T5 length 512", few, dict(text_length=512)),
-        ("64x64, guidance 1", few, dict(guidance=1.0)),
-        ("64x64, guidance 5", few, dict(guidance=5.0)),
-        ("64x64, 8 steps", few, dict(steps=8)),
-        ("64x64, 4 steps", few, dict(steps=4)),
-        ("64x64, guidance 1, true CFG 3, empty negative", few,
-         dict(guidance=1.0, true_cfg=3.0, negatives=[""] * few)),
+        ("64x96", count, dict(size=(64, 96))),
+        ("128x128", count, dict(size=(128, 128))),
+        ("64x64, T5 length 16", half, dict(text_length=16)),
+        ("64x64, T5 length 64", half, dict(text_length=64)),
+        ("64x64, T5 length 512", half, dict(text_length=512)),
+        ("64x64, guidance 1", half, dict(guidance=1.0)),
+        ("64x64, guidance 5", half, dict(guidance=5.0)),
+        ("64x64, 8 steps", half, dict(steps=8)),
+        ("64x64, 4 steps", half, dict(steps=4)),
+        ("64x64, guidance 1, true CFG 3, empty negative", half,
+         dict(guidance=1.0, true_cfg=3.0, negatives=[""] * half)),
     ]
 
 
@@ -111,7 +111,8 @@ def negative_prompt_effect(artist, true_cfg=3.0):
                 true_cfg=true_cfg, negatives=negatives)}
 
 
-def write_report(folder, scores_file, sheet_file, count=200):
+def write_report(folder, count=200):
+    """Writes <folder>/scores.json and <folder>/samples.png."""
     artist, scores = Artist(folder), {}
     for name, number, options in score_settings(artist, count):
         started = time.time()
@@ -122,11 +123,12 @@ def write_report(folder, scores_file, sheet_file, count=200):
     strength, negative = guidance_strength(artist), negative_prompt_effect(artist)
     print(f"guidance: {strength}\nnegative prompts: {negative}", flush=True)
     everything = dict(default_text_length=artist.text_length, scores=scores,
-                      guidance_pixel_change=strength, negative_prompts=negative)
-    with open(scores_file, "w", encoding="utf-8") as file:
+                      guidance_pixel_change=strength, negative_prompts=negative,
+                      negative_prompt_captions=NEGATIVE_COUNT)
+    with open(os.path.join(folder, "scores.json"), "w", encoding="utf-8") as file:
         json.dump(everything, file, indent=1)
         file.write("\n")
-    contact_sheet.draw(artist, sheet_file)
+    contact_sheet.draw(artist, os.path.join(folder, "samples.png"))
     for name, least in GATE.items():
         verdict = "reached" if scores[name]["all"] >= least else "MISSED"
         print(f"gate {name}: {scores[name]['all']} of {least}: {verdict}", flush=True)
@@ -135,5 +137,4 @@ def write_report(folder, scores_file, sheet_file, count=200):
 if __name__ == "__main__":
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(HERE)
     torch.set_num_threads(2)
-    write_report(folder, os.path.join(HERE, "scores.json"), os.path.join(folder, "samples.png"),
-                 count=int(sys.argv[2]) if len(sys.argv) > 2 else 200)
+    write_report(folder, count=int(sys.argv[2]) if len(sys.argv) > 2 else 200)

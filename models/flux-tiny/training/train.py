@@ -60,8 +60,7 @@ def run_stage(name, arguments):
         assemble.write_folder(arguments.work, arguments.out, "distill.pt")
     elif name == "score":
         import score_pipeline
-        score_pipeline.write_report(arguments.out, os.path.join(HERE, "scores.json"),
-                                    os.path.join(arguments.out, "samples.png"))
+        score_pipeline.write_report(arguments.out)
     else:
         raise SystemExit(f"unknown stage {name!r}; the stages are {', '.join(STAGES)}")
     with open(done_file(arguments.work, name), "w", encoding="utf-8") as file:
