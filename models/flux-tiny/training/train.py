@@ -7,7 +7,9 @@ latents. A stage that is done leaves <work>/done/<stage>; delete that file (and 
 *.state.pt) to repeat it.
 """
 import argparse
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -74,7 +76,19 @@ def done_file(work, name):
     return os.path.join(work, "done", name)
 
 
-def start(name, arguments):
+def lock(work):
+    """An open file that only one run can hold. Stages inherit it, so that a stage which outlives a
+    killed run still holds it and is not started twice."""
+    held = open(os.path.join(work, "lock"), "w", encoding="utf-8")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit(f"{work} is in use by another run or by a stage it left behind; end that "
+                         "first, or choose another --work") from None
+    return held
+
+
+def start(name, arguments, held):
     """Starts a stage as a process that logs to <work>/<stage>.log; None if the stage is done."""
     if os.path.exists(done_file(arguments.work, name)):
         print(f"{name}: done before", flush=True)
@@ -87,12 +101,20 @@ def start(name, arguments):
     print(f"{name}: started", flush=True)
     with open(os.path.join(arguments.work, f"{name}.log"), "a", encoding="utf-8") as log:
         command = [sys.executable, os.path.abspath(__file__), "--stage", name, *options]
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT,
+                                pass_fds=[held.fileno()])
 
 
 def finish(name, process):
-    if process is not None and process.wait() != 0:
-        raise SystemExit(f"{name} failed with status {process.returncode}; see <work>/{name}.log")
+    """Waits for a stage; however the wait ends, the stage is over afterwards."""
+    if process is None:
+        return
+    try:
+        if process.wait() != 0:
+            raise SystemExit(f"{name} failed with status {process.returncode}; "
+                             f"see <work>/{name}.log")
+    finally:
+        process.terminate()
 
 
 def main():
@@ -100,19 +122,21 @@ def main():
     if arguments.stage:
         run_stage(arguments.stage, arguments)
         return
+    # As Ctrl-C does, a polite kill must end the stages too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; run again to go on"))
     os.makedirs(os.path.join(arguments.work, "done"), exist_ok=True)
-    vae = None
+    held, vae = lock(arguments.work), None
     try:
         for name in ("tokenizers", "text", "latents"):
-            finish(name, start(name, arguments))
-        vae = start("vae", arguments)
+            finish(name, start(name, arguments, held))
+        vae = start("vae", arguments, held)
         for name in ("flow", "distill"):
-            finish(name, start(name, arguments))
+            finish(name, start(name, arguments, held))
         finish("vae", vae)
         for name in ("assemble", "score"):
-            finish(name, start(name, arguments))
+            finish(name, start(name, arguments, held))
     finally:
-        if vae is not None and vae.poll() is None:
+        if vae is not None:
             vae.terminate()
 
 
