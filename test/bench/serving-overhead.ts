@@ -6,7 +6,7 @@ import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { type Measurement, median } from "./measurement.ts";
-import { cpuSecondsByProcess, treeOf } from "./process-tree.ts";
+import { cpuSecondsByProcess, processName, treeOf } from "./process-tree.ts";
 import { ServedStack } from "./served-stack.ts";
 
 const SIDE = 256;
@@ -16,6 +16,7 @@ const ROUNDS = 5;
 /** Pictures of one side before the other has its turn. */
 const IMAGES_PER_TURN = 2;
 const PROMPT = "a photo of a red cat";
+const PROCESS_NAME_CHARS = 70;
 
 interface Turn {
   readonly seconds: number;
@@ -24,17 +25,20 @@ interface Turn {
 
 export async function servingOverhead(model: string): Promise<Measurement[]> {
   const stack = await ServedStack.start(model, 1);
+  const spent = new Map<string, number>();
   const bare = new BareLoop(model, IMAGES_PER_TURN * (ROUNDS + 1));
   const pairs: { served: Turn; bare: Turn }[] = [];
   try {
     for (let round = 0; round <= ROUNDS; round++) {
-      const pair = { served: await servedTurn(stack), bare: await bare.turn() };
+      const pair = { served: await servedTurn(stack, spent), bare: await bare.turn() };
       if (round > 0) pairs.push(pair); // the first warms both up
     }
   } finally {
     bare.stop();
     await stack.stop();
   }
+  const all = [...spent.values()].reduce((sum, own) => sum + own, 0);
+  for (const [name, own] of spent) console.error(`  ${((100 * own) / all).toFixed(1)}%  ${name}`);
   const ratio = (pick: (turn: Turn) => number): number =>
     median(pairs.map((pair) => pick(pair.served) / pick(pair.bare)));
   const note =
@@ -58,7 +62,8 @@ export async function servingOverhead(model: string): Promise<Measurement[]> {
   ];
 }
 
-async function servedTurn(stack: ServedStack): Promise<Turn> {
+/** `spent`: CPU-seconds by process name, added up. */
+async function servedTurn(stack: ServedStack, spent: Map<string, number>): Promise<Turn> {
   const pids = treeOf(stack.pid);
   const before = cpuSecondsByProcess(pids);
   const begun = performance.now();
@@ -74,7 +79,12 @@ async function servedTurn(stack: ServedStack): Promise<Turn> {
   }
   const seconds = (performance.now() - begun) / 1000;
   let cpuSeconds = 0;
-  for (const [pid, after] of cpuSecondsByProcess(pids)) cpuSeconds += after - before.get(pid)!;
+  for (const [pid, after] of cpuSecondsByProcess(pids)) {
+    const own = after - before.get(pid)!;
+    const name = processName(pid).slice(0, PROCESS_NAME_CHARS);
+    spent.set(name, (spent.get(name) ?? 0) + own);
+    cpuSeconds += own;
+  }
   return { seconds, cpuSeconds };
 }
 
