@@ -166,6 +166,7 @@ describe("names, pages and pools", () => {
     ["an unknown pool", () => create({ prompt: "p" }, { pool: "other" }), "POOL_NOT_FOUND"],
     ["a bad pool name", () => create({ prompt: "p" }, { pool: "a/b" }), "INVALID_NAME"],
     ["a name of another form", () => get("jobs/1"), "INVALID_NAME"],
+    ["a pool that no pool can be called", () => get("pools/-a/jobs/x"), "INVALID_NAME"],
     ["an empty name", () => get(""), "INVALID_NAME"],
     ["a job that is not", () => get("pools/default/jobs/abc"), "JOB_NOT_FOUND"],
     ["a job of an unknown pool", () => get("pools/other/jobs/abc"), "POOL_NOT_FOUND"],

@@ -255,7 +255,7 @@ export const ImageJob_State = {
   STATE_SUCCEEDED: 5,
   STATE_FAILED: 6,
   STATE_CANCELLED: 7,
-  /** STATE_EXPIRED - Its queue_timeout passed. */
+  /** STATE_EXPIRED - Its queue_timeout passed while it waited, or its expire_time before it was done. */
   STATE_EXPIRED: 8,
   UNRECOGNIZED: -1,
 } as const;

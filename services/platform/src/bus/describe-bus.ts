@@ -1,9 +1,8 @@
-/** The bus as a page for people, and as NATS permissions; both from the one declaration. */
+/** The bus as a page for people. */
 import {
   buckets,
   objectStores,
   payloadBytesMax,
-  type Role,
   type SubjectDeclaration,
   subjects,
 } from "./topology.ts";
@@ -42,32 +41,17 @@ export function describeBus(): string {
     "",
     "## Object stores",
     "",
-    "| store | key | TTL | size | largest object | writers | readers | purpose |",
-    "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    "| store | key | TTL | size | largest object | writers | deleters | readers | purpose |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ...objectStores.map((store) => {
-      const { name, key, purpose, writers, readers } = store;
+      const { name, key, purpose, writers, deleters, readers } = store;
       const limits = `${duration(store.ttlMs)} | ${size(store.maxBytes)}`;
-      const roles = `${writers.join(", ")} | ${readers.join(", ")}`;
+      const roles = [writers, deleters, readers].map((each) => each.join(", ")).join(" | ");
       const largest = size(store.objectBytesMax);
       return `| \`${name}\` | \`${key}\` | ${limits} | ${largest} | ${roles} | ${purpose} |`;
     }),
     "",
   ].join("\n");
-}
-
-export interface Permissions {
-  readonly publish: readonly string[];
-  readonly subscribe: readonly string[];
-}
-
-/** Subjects that a role may publish and subscribe to on the bus, in NATS's notation. */
-export function busPermissions(role: Role): Permissions {
-  const pattern = ({ pattern: text }: SubjectDeclaration) =>
-    text.replace("<pool>", "*").replace("<group>", "*");
-  return {
-    publish: subjects.filter(({ publishers }) => publishers.includes(role)).map(pattern),
-    subscribe: subjects.filter(({ subscribers }) => subscribers.includes(role)).map(pattern),
-  };
 }
 
 function subjectRow(subject: SubjectDeclaration): string {

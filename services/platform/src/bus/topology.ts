@@ -1,11 +1,11 @@
 /**
- * Every subject, key-value bucket and object store of Fluxline, with its limits and with who may
- * publish, read and write it. The only place where such a name is spelled: code takes names from
- * here, NATS permissions are cut from here, and docs/bus.md is printed from here.
+ * Every subject, key-value bucket and object store of Fluxline, with its limits and with who
+ * publishes, reads and writes it. The only place where such a name is spelled: code takes names
+ * from here, and docs/bus.md is printed from here, for those who cut NATS permissions too.
  */
 import { AppError } from "@fluxline/kernel/error.ts";
 
-/** Parts of Fluxline that hold a connection to NATS; permissions are cut by them. */
+/** Parts of Fluxline that hold a connection to NATS. */
 export type Role = "scheduler" | "gpu-node" | "operator";
 
 const secondMs = 1_000;
@@ -107,7 +107,7 @@ export interface BucketDeclaration {
   readonly purpose: string;
 }
 
-/** Values kept per key, and copies kept in a cluster (`replicas` of the bus configuration). */
+/** Values kept per key. */
 export const bucketHistory = 1;
 
 export const jobsBucket = {
@@ -155,6 +155,8 @@ export interface ObjectStoreDeclaration {
   readonly maxBytes: number;
   readonly objectBytesMax: number;
   readonly writers: readonly Role[];
+  /** They list it, too. */
+  readonly deleters: readonly Role[];
   readonly readers: readonly Role[];
   readonly purpose: string;
 }
@@ -166,6 +168,7 @@ export const resultsStore = {
   maxBytes: 4 * gib,
   objectBytesMax: 256 * mib,
   writers: ["gpu-node"],
+  deleters: ["scheduler"],
   readers: ["scheduler"],
   purpose: "Finished images. Deleted with their record; the TTL is only the last resort.",
 } as const satisfies ObjectStoreDeclaration;
@@ -177,6 +180,7 @@ export const checkpointsStore = {
   maxBytes: 2 * gib,
   objectBytesMax: 256 * mib,
   writers: ["gpu-node"],
+  deleters: ["scheduler"],
   readers: ["gpu-node"],
   purpose: "Latents at a step boundary, to go on from elsewhere. Deleted when newer ones exist.",
 } as const satisfies ObjectStoreDeclaration;
@@ -233,13 +237,16 @@ export interface JobKey {
 }
 
 export function jobKey(key: JobKey): string {
-  return `${key.pool}.${key.tenant}.${key.id}`;
+  return keyOfPool(key.pool, `${key.tenant}.${key.id}`);
 }
 
-export function parseJobKey(key: string): JobKey | undefined {
-  const [pool, tenant, id, ...rest] = key.split(".");
-  if (!pool || !tenant || !id || rest.length > 0) return undefined;
-  return { pool, tenant, id };
+/** Of a key without the pool, and back. */
+export function keyOfPool(pool: string, keyInPool: string): string {
+  return `${pool}.${keyInPool}`;
+}
+
+export function keyInPool(pool: string, key: string): string {
+  return key.slice(pool.length + 1);
 }
 
 /** Key of one finished image; immutable, because the attempt is part of it. */

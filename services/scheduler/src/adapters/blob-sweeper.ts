@@ -1,12 +1,12 @@
 /**
- * Deletes blobs that nothing points to, and the markers that purged records leave. Bounded each
- * time; what is left comes next time, and the TTL of the stores is the last resort.
+ * Deletes blobs that nothing points to. Bounded each time; what is left comes next time, and the
+ * TTL of the stores is the last resort.
  */
 import type { Objects } from "@fluxline/platform/bus/object-store.ts";
 import { jobOfBlob } from "@fluxline/platform/bus/topology.ts";
 import type { Logger } from "@fluxline/platform/log.ts";
 import { isOrphan } from "../core/blob-orphan.ts";
-import type { JobRecord } from "../core/job.ts";
+import { entryKey, type JobRecord } from "../core/job.ts";
 
 /** Younger blobs may belong to a report that is on its way. */
 export const orphanAgeMsMin = 10 * 60_000;
@@ -35,7 +35,7 @@ export async function sweepBlobs(options: SweepOptions): Promise<number> {
       if (job?.pool !== options.pool || options.nowMs - modifiedMs < orphanAgeMsMin) continue;
       const attempt = attemptOf(key);
       if (attempt === undefined) continue;
-      const jobOfIt = `${job.tenant}.${job.id}`;
+      const jobOfIt = entryKey(job);
       if (options.isUnreadable(jobOfIt)) continue;
       if (!isOrphan(options.look(jobOfIt), { key, attempt })) continue;
       await store.delete(key);

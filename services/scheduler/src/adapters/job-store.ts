@@ -5,6 +5,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { type AppError, toAppError } from "@fluxline/kernel/error.ts";
 import type { KeyValue, Stored } from "@fluxline/platform/bus/key-value.ts";
+import { keyOfPool } from "@fluxline/platform/bus/topology.ts";
 import type { JobRecord } from "../core/job.ts";
 import type { LoadedJob } from "../core/job-table.ts";
 import { decodeRecord, encodeRecord } from "./record-codec.ts";
@@ -42,7 +43,7 @@ export class JobStore {
 
   async write(key: string, record: JobRecord, revision: number): Promise<WriteResult> {
     const value = encodeRecord(record);
-    const fullKey = `${this.#pool}.${key}`;
+    const fullKey = keyOfPool(this.#pool, key);
     return this.#settle(
       value.length,
       () =>
@@ -62,7 +63,7 @@ export class JobStore {
   }
 
   async purge(key: string, revision: number): Promise<WriteResult> {
-    const fullKey = `${this.#pool}.${key}`;
+    const fullKey = keyOfPool(this.#pool, key);
     return this.#settle(
       0,
       () => this.#kv.remove(fullKey, revision),
@@ -77,7 +78,7 @@ export class JobStore {
 
   /** Erases the marker that a purge leaves for watchers. */
   async eraseMarker(key: string, revision: number): Promise<void> {
-    await this.#kv.erase(`${this.#pool}.${key}`, revision);
+    await this.#kv.erase(keyOfPool(this.#pool, key), revision);
   }
 
   async #settle(

@@ -21,6 +21,7 @@ import {
 } from "@fluxline/proto/fluxline/internal/v1/bus.ts";
 import { JobRecord } from "@fluxline/proto/fluxline/internal/v1/record.ts";
 import { ImageJob_State } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import { keyOf } from "../core/job-table.ts";
 import type { Input } from "../core/leader-protocol.ts";
 import { heartbeatFromWire, reportFromWire } from "./bus-codec.ts";
 import { fromWireRecord } from "./record-codec.ts";
@@ -61,7 +62,7 @@ export function serveLeader(bus: Bus, pool: string, epoch: bigint, inbox: Leader
       request: CancelRequest,
       reply: CancelReply,
       handle: ({ tenant, job }) =>
-        inbox.ask<CancelReply>((token) => ({ kind: "cancel", token, key: `${tenant}.${job}` })),
+        inbox.ask<CancelReply>((token) => ({ kind: "cancel", token, key: keyOf({ tenant, job }) })),
       onError,
     }),
     serveBus(bus, {

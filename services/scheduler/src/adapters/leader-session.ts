@@ -11,7 +11,7 @@ import type { Bus } from "@fluxline/platform/bus/connection.ts";
 import type { KeyValue, KeyValueWatch, WatchEvent } from "@fluxline/platform/bus/key-value.ts";
 import type { Objects } from "@fluxline/platform/bus/object-store.ts";
 import { callBus, type Served } from "@fluxline/platform/bus/request.ts";
-import { groupSubject } from "@fluxline/platform/bus/topology.ts";
+import { groupSubject, keyInPool } from "@fluxline/platform/bus/topology.ts";
 import { toStatus } from "@fluxline/platform/grpc/status.ts";
 import type { Logger } from "@fluxline/platform/log.ts";
 import {
@@ -151,7 +151,7 @@ export class LeaderSession {
 
   /** A key of the bucket without the pool. */
   #jobOf(key: string): string {
-    return key.slice(this.#options.pool.length + 1);
+    return keyInPool(this.#options.pool, key);
   }
 
   #onPut(key: string, stored: { value: Uint8Array; revision: number }): void {

@@ -1,4 +1,6 @@
 /** One replica of the scheduler: its parts in the order in which they start and end. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { AppError } from "@fluxline/kernel/error.ts";
 import type { Bus } from "@fluxline/platform/bus/connection.ts";
 import { openKeyValue } from "@fluxline/platform/bus/key-value.ts";
 import { openObjects } from "@fluxline/platform/bus/object-store.ts";
@@ -40,6 +42,7 @@ export interface SchedulerOptions {
 const serviceName = "fluxline.v1.ImageService";
 /** How much of their bucket records may fill; NATS needs the rest, for markers and for itself. */
 const recordsShare = 0.5;
+const loadMsMax = 120_000;
 /** Calls in work when the drain begins have this long to end. */
 const callsDrainMs = 5_000;
 
@@ -76,7 +79,7 @@ export async function startScheduler(
     onPool: (pool) => leaderships.compete(pool),
   });
   lifecycle.add({ name: "pool directory", drain: () => pools.stop() });
-  await Promise.all([mirror.synced, pools.synced]);
+  await Promise.race([Promise.all([mirror.synced, pools.synced]), notLoaded()]);
   const leader = new LeaderClient(bus);
   const { jobs, results } = stores;
   const service = new ImageServiceHandlers({
@@ -106,6 +109,13 @@ export async function startScheduler(
   );
   lifecycle.add({ name: "gRPC server", drain: () => server.drain(callsDrainMs) });
   return server;
+}
+
+/** Records come by watch, which tries again without end while NATS is away: the start does not. */
+async function notLoaded(): Promise<never> {
+  await sleep(loadMsMax, undefined, { ref: false });
+  const text = `the records in NATS were not loaded within ${loadMsMax / 1000} s: look at NATS`;
+  throw new AppError("unavailable", `${text}, and start again`, { reason: "RECORDS_NOT_LOADED" });
 }
 
 async function openStores(bus: Bus): Promise<Stores> {

@@ -10,7 +10,7 @@
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 import type { AppError } from "@fluxline/kernel/error.ts";
-import { blobsOf, droppedBlobs, fenceOf, isActive, type JobRecord } from "./job.ts";
+import { blobsOf, droppedBlobs, entryKey, fenceOf, isActive, type JobRecord } from "./job.ts";
 import type { JobEntry, JobTable, LoadedJob, Pending, Work } from "./job-table.ts";
 import { transition } from "./job-transition.ts";
 import type { Input } from "./leader-protocol.ts";
@@ -162,7 +162,7 @@ export class JobLedger {
 
   /** Somebody else's write that the watch told: a former leader's last one, at worst. */
   observed(job: LoadedJob, nowMs: number): void {
-    const entry = this.#jobs.get(`${job.record.tenant}.${job.record.id}`);
+    const entry = this.#jobs.get(entryKey(job.record));
     // With a write of ours under way, its outcome tells what to think.
     if (entry && (entry.pending || entry.revision >= job.revision)) return;
     this.adopt(job, nowMs);

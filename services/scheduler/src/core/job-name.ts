@@ -6,8 +6,9 @@ export interface JobName {
   readonly id: string;
 }
 
-const poolPattern = /^pools\/([a-z0-9-]{1,63})$/;
-const jobPattern = /^pools\/([a-z0-9-]{1,63})\/jobs\/([a-z0-9]{1,64})$/;
+const label = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?";
+const poolPattern = new RegExp(`^pools/(${label})$`);
+const jobPattern = new RegExp(`^pools/(${label})/jobs/([a-z0-9]{1,64})$`);
 const shownCharsMax = 100;
 
 export function jobName({ pool, id }: JobName): string {

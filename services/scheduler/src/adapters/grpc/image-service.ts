@@ -8,7 +8,7 @@ import type { Clock } from "@fluxline/kernel/clock.ts";
 import type { Bus } from "@fluxline/platform/bus/connection.ts";
 import type { KeyValue } from "@fluxline/platform/bus/key-value.ts";
 import type { Objects } from "@fluxline/platform/bus/object-store.ts";
-import { isToken, jobKey, tenantDefault } from "@fluxline/platform/bus/topology.ts";
+import { jobKey, tenantDefault } from "@fluxline/platform/bus/topology.ts";
 import { grpcCode } from "@fluxline/platform/grpc/status.ts";
 import type { CallContext, Handlers, StreamWriter } from "@fluxline/platform/grpc/server.ts";
 import type { Logger } from "@fluxline/platform/log.ts";
@@ -182,7 +182,6 @@ export class ImageServiceHandlers {
 
   /** An unknown pool is told apart from an unknown job, and the known ones are named. */
   #requirePool({ pool }: JobName): void {
-    if (!isToken(pool)) throw invalidArgument([{ field: "name", description: "has no pool" }]);
     this.#options.pools.resolve("name", pool);
   }
 
