@@ -26,6 +26,7 @@ const COMMANDS = {
   setup: () => undefined,
   demo: () => {
     mkdirSync(join(root, "out"), { recursive: true });
+    say(`a 64x64 picture of: ${DEMO_PROMPT}`);
     const output = ["--seed", "7", "--output", join(root, "out/demo.png"), "--overwrite"];
     return ["services/cli/bin/fluxline.mjs", "generate", DEMO_PROMPT, ...output];
   },

@@ -70,6 +70,14 @@ describe("a server", () => {
     expect(shown.stdout).toContain("succeeded");
     expect(shown.stdout).toMatch(/seed +7/);
 
+    const saved = join(folder, "saved.webp");
+    const save = await fluxline(["jobs", "save", done, "--output", saved, ...at]);
+    expect(save).toMatchObject({ code: 0, stdout: `${saved}\n` });
+    expect(readFileSync(saved)).toEqual(readFileSync(output));
+    const early = await fluxline(["jobs", "save", running, ...at]);
+    expect(early).toMatchObject({ code: 1 });
+    expect(early.stderr).toContain("has not ended");
+
     const watching = startFluxline(["jobs", "watch", running, ...at]);
     started.push(watching);
     await watching.line((line) => line.startsWith("step "));

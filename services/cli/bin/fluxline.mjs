@@ -5,7 +5,6 @@
  */
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { enableCompileCache } from "node:module";
 import { fileURLToPath } from "node:url";
 
 const NODE_MAJOR = 24;
@@ -15,6 +14,8 @@ async function main() {
   if (Number(process.versions.node.split(".")[0]) >= NODE_MAJOR) {
     // Compiled code is kept for the next start; what the children load is kept there too.
     process.env.NODE_COMPILE_CACHE ??= fileURLToPath(new URL(".cache/compile", repository));
+    // By name only here: an older Node has no such export, and must get as far as handing over.
+    const { enableCompileCache } = await import("node:module");
     enableCompileCache(process.env.NODE_COMPILE_CACHE);
     await import("../src/main.ts");
     return;

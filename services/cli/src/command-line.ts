@@ -197,7 +197,9 @@ Examples:
 `;
 
 function addJobs(program: Command, session: Session, finish: Finish): void {
-  const jobs = program.command("jobs").description("List, show, cancel and watch a server's jobs.");
+  const jobs = program
+    .command("jobs")
+    .description("List, show, cancel, watch and save a server's jobs.");
   const load = () => import("./commands/jobs.ts");
   const command = (usage: string, description: string, json: string) =>
     jobs
@@ -221,14 +223,20 @@ function addJobs(program: Command, session: Session, finish: Finish): void {
   command("watch", "Follow a job to its end; exit code 0 if it succeeded.", "JSON lines of events")
     .argument("<JOB>", "its id, or pools/POOL/jobs/ID")
     .action(async (name, options) => finish(await (await load()).watchJob(name, options, session)));
+  command("save", "Write a job's pictures to files.", "one document, {files: [...]}")
+    .argument("<JOB>", "its id, or pools/POOL/jobs/ID")
+    .option("--output <FILE>", "file to write (default: fluxline-SEED.png)")
+    .option("--overwrite", "replace the file if it exists", false)
+    .action(async (name, options) => finish(await (await load()).saveJob(name, options, session)));
   jobs.addHelpText("after", jobsHelp);
 }
 
 const jobsHelp = `
 Examples:
   fluxline jobs list --state running
-  fluxline jobs watch 01JDXW5N5T8ZQ4
-  fluxline jobs cancel pools/default/jobs/01JDXW5N5T8ZQ4
+  fluxline jobs watch 01m83r5z4ws8q0a6vh2f3k9c7d
+  fluxline jobs cancel pools/default/jobs/01m83r5z4ws8q0a6vh2f3k9c7d
+  fluxline jobs save 01m83r5z4ws8q0a6vh2f3k9c7d --output circle.png
   fluxline jobs list --json --limit 1000
 `;
 

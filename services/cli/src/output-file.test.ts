@@ -30,6 +30,10 @@ describe("the format", () => {
     ["is what was asked for", "webp", "picture", "webp"],
   ] as const)("%s", (_, asked, file, format) => expect(chooseFormat(asked, file)).toBe(format));
 
+  test.each(["a.gif", "a.tiff", "-"])("is refused for the name %s", (file) => {
+    expect(() => chooseFormat(undefined, file)).toThrow("ends in .png, .jpg, .jpeg or .webp");
+  });
+
   test("cannot differ from the ending", () => {
     expect(() => chooseFormat("jpeg", "a.png")).toThrow("--format: is jpeg, but --output a.png");
   });

@@ -33,7 +33,12 @@ export function chooseFormat(
   asked: ImageFormat | undefined,
   file: string | undefined,
 ): ImageFormat {
-  const named = file === undefined ? undefined : extensions[extname(file).toLowerCase()];
+  const ending = file === undefined ? "" : extname(file).toLowerCase();
+  const named = extensions[ending];
+  if (file === "-" || (ending !== "" && named === undefined)) {
+    const rule = "name a file that ends in .png, .jpg, .jpeg or .webp";
+    throw invalidArgument([{ field: "--output", description: `is ${file}; ${rule}` }]);
+  }
   if (asked === undefined || named === undefined || asked === named) return asked ?? named ?? "png";
   const description =
     `is ${asked}, but --output ${file} has the ending of a ${named} file; ` +

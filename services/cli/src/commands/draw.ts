@@ -18,6 +18,7 @@ import { openProgress, type ProgressView } from "../view/progress.ts";
 
 /** A server that was there may be away for so long. */
 const unansweredMsMax = 60_000;
+const patience = durationText(unansweredMsMax);
 const askAgainMs = 500;
 
 export interface DrawOptions extends ImageOptions {
@@ -42,7 +43,9 @@ export async function draw(
   const view = await openProgress(session, options.json);
   try {
     const server = await source(view);
-    const outcome = await askUntilAnswered(server, request, view, session);
+    // Machines read the name in the job itself.
+    const onName = (name: string) => (options.json ? undefined : view.note(`job ${name}`));
+    const outcome = await askUntilAnswered(server, request, view, onName, session);
     view.end();
     report(outcome, plan, performance.now() - options.begunMs, options.json, session);
   } finally {
@@ -58,12 +61,18 @@ async function askUntilAnswered(
   server: string,
   request: GenerateImageRequest,
   view: ProgressView,
+  onName: (name: string) => void,
   { interrupted }: Session,
 ): Promise<Outcome> {
   const client = new ImageClient(server);
   let heardMs: number | undefined;
+  let name = "";
+  let away = false;
   const onJob = (job: ImageJob) => {
     heardMs = performance.now();
+    away = false;
+    if (name === "") onName(job.name);
+    name = job.name;
     view.job(job);
   };
   try {
@@ -74,14 +83,24 @@ async function askUntilAnswered(
       } catch (thrown) {
         const lost = thrown instanceof AppError && thrown.code === "unavailable";
         if (!lost || heardMs === undefined) throw thrown;
-        if (performance.now() - heardMs > unansweredMsMax) throw thrown;
-        view.note("the server went away; asking again for the same job");
+        if (performance.now() - heardMs > unansweredMsMax) throw goneError(name, thrown);
+        if (!away) view.note(`the server went away; asking again for up to ${patience}`);
+        away = true;
         await unlessInterrupted(interrupted, sleep(askAgainMs));
       }
     }
   } finally {
     client.close();
   }
+}
+
+/** The job is not lost with its client: it says how to pick it up. */
+function goneError(name: string, cause: AppError): AppError {
+  const pickUp = `the job goes on when the server is back: \`fluxline jobs save ${name}\``;
+  return new AppError("unavailable", `${cause.message}; ${pickUp}`, {
+    reason: cause.reason,
+    cause,
+  });
 }
 
 function report(

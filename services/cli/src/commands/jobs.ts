@@ -1,11 +1,18 @@
-/** `fluxline jobs`: list, get, cancel and watch the jobs of a server. */
+/** `fluxline jobs`: list, get, cancel, watch and save the jobs of a server. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { AppError, invalidArgument } from "@fluxline/kernel/error.ts";
 import { ImageJob, ImageJob_State } from "@fluxline/proto/fluxline/v1/image_job.ts";
 import { exitCode, type ExitCode } from "../exit-code.ts";
 import { unlessInterrupted } from "../interruption.ts";
 import { ImageClient } from "../server/image-client.ts";
-import { throwUnlessSucceeded } from "../server/picture-stream.ts";
+import {
+  checkOutput,
+  chooseFormat,
+  type ImageFormat,
+  imageFormats,
+  writeImage,
+} from "../output-file.ts";
+import { readPictures, throwUnlessSucceeded } from "../server/picture-stream.ts";
 import { printLine, type Session } from "../session.ts";
 import { describeJob, jobTable } from "../view/job-view.ts";
 import { openProgress, type ProgressView } from "../view/progress.ts";
@@ -73,9 +80,46 @@ export async function cancelJob(
   session: Session,
 ): Promise<ExitCode> {
   return withClient(options, session, async (client) => {
-    printJob(await client.cancelJob(await fullName(client, name, options)), options, session);
+    const job = await client.cancelJob(await fullName(client, name, options));
+    printJob(job, options, session);
+    const ends = [ImageJob_State.STATE_CANCELLING, ImageJob_State.STATE_CANCELLED] as const;
+    if (!ends.some((state) => state === job.state)) {
+      printLine(session.stderr, "it had ended already: nothing was cancelled");
+    }
     return exitCode.ok;
   });
+}
+
+/** Writes the pictures of a job that has succeeded, also one that another client asked for. */
+export async function saveJob(
+  name: string,
+  options: JobsOptions & { readonly output?: string; readonly overwrite: boolean },
+  session: Session,
+): Promise<ExitCode> {
+  return withClient(options, session, async (client) => {
+    const job = await client.getJob(await fullName(client, name, options));
+    if (job.state < ImageJob_State.STATE_SUCCEEDED) {
+      const text = `${job.name} has not ended; follow it with \`fluxline jobs watch\``;
+      throw new AppError("failed_precondition", text, { reason: "JOB_NOT_ENDED" });
+    }
+    throwUnlessSucceeded(job);
+    const format = chooseFormat(formatOf(job), options.output);
+    const { output: file, overwrite, json } = options;
+    const plan = { file, overwrite, format, count: job.images.length };
+    checkOutput(plan);
+    const read = (index: number) => client.readImage(job.name, index, session.interrupted);
+    const seed = job.spec?.seed ?? 0n;
+    const pictures = await readPictures(job, read);
+    const files = pictures.map(({ index, bytes }) => writeImage(plan, index, seed, bytes));
+    if (json) printLine(session.stdout, JSON.stringify({ files }));
+    else for (const each of files) printLine(session.stdout, each);
+    return exitCode.ok;
+  });
+}
+
+function formatOf(job: ImageJob): ImageFormat {
+  const type = job.images[0]?.contentType ?? "";
+  return imageFormats.find((format) => type === `image/${format}`) ?? "png";
 }
 
 /** Follows a job to its end; a connection that breaks is taken up again where it was. */

@@ -12,6 +12,7 @@ import {
   ImageServiceClient,
   type ListImageJobsRequest,
   type ListImageJobsResponse,
+  type ReadImageResponse,
 } from "@fluxline/proto/fluxline/v1/image_service.ts";
 import type { ImageJob } from "@fluxline/proto/fluxline/v1/image_job.ts";
 import type { Pool } from "@fluxline/proto/fluxline/v1/pool.ts";
@@ -69,6 +70,10 @@ export class ImageClient {
 
   watch(name: string, resumeRevision: bigint, signal: AbortSignal): Stream<ImageJobEvent> {
     return this.#stream(this.#client.watchImageJob({ name, resumeRevision }), signal);
+  }
+
+  readImage(name: string, index: number, signal: AbortSignal): Stream<ReadImageResponse> {
+    return this.#stream(this.#client.readImage({ name, index, offset: 0n }), signal);
   }
 
   getJob(name: string): Promise<ImageJob> {

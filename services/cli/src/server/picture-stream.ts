@@ -9,6 +9,7 @@ import { type ImageJob, ImageJob_State } from "@fluxline/proto/fluxline/v1/image
 import type {
   GenerateImageResponse,
   ImageChunk,
+  ReadImageResponse,
 } from "@fluxline/proto/fluxline/v1/image_service.ts";
 
 export interface Picture {
@@ -50,13 +51,31 @@ export async function collectPictures(
   return { job, pictures: pictures.sort((a, b) => a.index - b.index) };
 }
 
+/** The pictures of a job that has succeeded; `read` streams one of them from its first byte. */
+export async function readPictures(
+  job: ImageJob,
+  read: (index: number) => AsyncIterable<ReadImageResponse>,
+): Promise<readonly Picture[]> {
+  const pictures: Picture[] = [];
+  for (const { index, contentType } of job.images) {
+    const part: PicturePart = { contentType, size: 0, chunks: [] };
+    for await (const { offset, chunk } of read(index)) addChunk(part, { index, offset, chunk });
+    pictures.push({ index, contentType, bytes: Buffer.concat(part.chunks) });
+  }
+  checkPictures(job, pictures);
+  return pictures;
+}
+
 interface PicturePart {
   readonly contentType: string;
   readonly chunks: Uint8Array[];
   size: number;
 }
 
-function addChunk(part: PicturePart, { index, offset, chunk }: ImageChunk): void {
+function addChunk(
+  part: PicturePart,
+  { index, offset, chunk }: Pick<ImageChunk, "index" | "offset" | "chunk">,
+): void {
   if (BigInt(part.size) !== offset) {
     const text = `image ${index}: ${part.size} bytes came, and the next chunk begins at ${offset}`;
     throw new AppError("data_loss", `${text}; try again`, { reason: "CHUNK_OUT_OF_PLACE" });

@@ -133,7 +133,7 @@ function phaseText(phase: Progress_Phase | undefined): string {
     case Progress_Phase.PHASE_ENCODING:
       return "encoding";
     case Progress_Phase.PHASE_DENOISING:
-      return "drawing";
+      return "running";
     case Progress_Phase.PHASE_DECODING:
       return "decoding";
     case Progress_Phase.PHASE_UPLOADING:

@@ -133,8 +133,7 @@ function openError(graph: string, provider: ProviderName, cause: unknown): AppEr
     return new AppError("unimplemented", message, { reason, details, cause });
   }
   const reason = "GRAPH_NOT_LOADED";
-  const wayOut = provider === "cpu" ? "" : "; `fluxline devices` says what each provider needs";
-  return new AppError("failed_precondition", why + wayOut, { reason, details, cause });
+  return new AppError("failed_precondition", why, { reason, details, cause });
 }
 
 function runError(graph: string, cause: unknown): AppError {
