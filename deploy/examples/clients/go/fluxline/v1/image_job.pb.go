@@ -146,7 +146,7 @@ const (
 	ImageJob_STATE_SUCCEEDED  ImageJob_State = 5
 	ImageJob_STATE_FAILED     ImageJob_State = 6
 	ImageJob_STATE_CANCELLED  ImageJob_State = 7
-	// Its queue_timeout passed.
+	// Its queue_timeout passed while it waited, or its expire_time before it was done.
 	ImageJob_STATE_EXPIRED ImageJob_State = 8
 )
 
