@@ -69,10 +69,11 @@ export class ReplicaGroup {
     loading.catch(() => undefined);
     const bus = await connecting;
     this.#lifecycle.add({ name: "bus", drain: () => bus.drain() });
-    const agent = await this.#agent(bus, model, runner);
+    const numericsClass = this.#numericsClass(model);
+    const agent = await this.#agent(bus, model, runner, numericsClass);
     await loading;
     await agent.start();
-    return { model, numericsClass: this.#numericsClass(model) };
+    return { model, numericsClass };
   }
 
   /** WebGPU's fused attention gives wrong numbers from about 32 tokens on. */
@@ -124,7 +125,12 @@ export class ReplicaGroup {
     return { provider, simulatedCosts: { ...steps, default: other } };
   }
 
-  async #agent(bus: Bus, model: ImageModel, runner: DeviceRunner): Promise<BusAgent> {
+  async #agent(
+    bus: Bus,
+    model: ImageModel,
+    runner: DeviceRunner,
+    numericsClass: string,
+  ): Promise<BusAgent> {
     const { pool, group, provider, residentsMax, rowsMax } = this.#options;
     const log = (message: string, facts: Readonly<Record<string, unknown>>): void =>
       this.#log.info(facts, message);
@@ -136,14 +142,13 @@ export class ReplicaGroup {
     const reports = new ReportSender({ bus, pool, log });
     const drained = Promise.withResolvers<void>();
     const simulated = provider === "simulated";
-    const numerics = this.#numericsClass(model);
     const desk = new PlacementDesk({
       bus,
       blobs,
       reports,
       modelName: model.profile.name,
       modelDigest: model.profile.digest,
-      numericsClass: numerics,
+      numericsClass,
       simulated,
       checkpoints: new CheckpointPolicy(this.#options.checkpoints),
       clock: realClock,
@@ -161,7 +166,7 @@ export class ReplicaGroup {
       group,
       incarnation: this.incarnation,
       provider,
-      numericsClass: numerics,
+      numericsClass,
       simulated,
       residentsMax,
     };

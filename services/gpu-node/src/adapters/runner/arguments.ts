@@ -1,5 +1,5 @@
 /** How a driver tells its runner which device it is: command-line arguments, made and read here. */
-import { AppError } from "@fluxline/kernel/error.ts";
+import { assert } from "@fluxline/kernel/assert.ts";
 import { parseArgs } from "node:util";
 import type { SimulatedCosts } from "./simulated-backend.ts";
 
@@ -27,16 +27,8 @@ export function parseRunnerArguments(argv: readonly string[]): RunnerArguments {
       "simulated-costs": { type: "string" },
     },
   });
-  const provider = parseProvider(values.provider ?? "");
+  const provider = PROVIDERS.find((known) => known === values.provider);
+  assert(provider !== undefined, `a driver names one of ${PROVIDERS.join(", ")}`);
   if (provider !== "simulated") return { provider, threads: Number(values.threads) };
   return { provider, simulatedCosts: JSON.parse(values["simulated-costs"] ?? "") };
-}
-
-export function parseProvider(name: string): Provider {
-  const provider = PROVIDERS.find((known) => known === name);
-  if (provider !== undefined) return provider;
-  throw new AppError("invalid_argument", `provider: "${name}" is none of ${PROVIDERS.join(", ")}`, {
-    reason: "UNKNOWN_PROVIDER",
-    violations: [{ field: "provider", description: `"${name}": use ${PROVIDERS.join(", ")}` }],
-  });
 }

@@ -15,7 +15,7 @@ import type { NamedTensors, Tensor } from "../../core/tensor.ts";
 import { type RunnerArguments, runnerArguments } from "./arguments.ts";
 import { FrameChannel } from "./channel.ts";
 import type { Frame } from "./frame.ts";
-import { type PartHeader, PayloadWriter, type RunnerMessage, tensorFrom } from "./message.ts";
+import { type PartHeader, PayloadWriter, type RunnerMessage, tensorsFrom } from "./message.ts";
 
 const RUNNER_SCRIPT = fileURLToPath(new URL("../../runner.ts", import.meta.url));
 const DRIVER_DESCRIPTOR = 3;
@@ -123,7 +123,8 @@ export class DeviceRunner {
   /** Keeps tensors on the device under a key until `release`, over restarts too. */
   retain(key: string, tensors: NamedTensors): void {
     this.#retained.set(key, tensors);
-    if (this.#child !== undefined) sendRetained(this.#child, key, tensors);
+    // While graphs are being loaded it is sent once they are.
+    if (this.#loaded !== undefined && this.ready) sendRetained(this.#loaded, key, tensors);
   }
 
   release(key: string): void {
@@ -271,11 +272,8 @@ export class DeviceRunner {
     if (message.kind === "failed") return pending.reject(fromErrorRecord(message.error));
     if (message.kind === "loaded")
       return pending.resolve({ tensors: {}, seconds: message.seconds });
-    const tensors = Object.entries(message.tensors).map(([name, header]) => [
-      name,
-      tensorFrom(header, frame.payload),
-    ]);
-    pending.resolve({ tensors: Object.fromEntries(tensors), seconds: message.seconds });
+    const tensors = tensorsFrom(message.tensors, frame.payload);
+    pending.resolve({ tensors, seconds: message.seconds });
   }
 
   #died(child: RunningChild, how: string): void {
@@ -316,8 +314,7 @@ export class DeviceRunner {
 
 function sendRetained(child: RunningChild, key: string, tensors: NamedTensors): void {
   const writer = new PayloadWriter();
-  const headers = Object.entries(tensors).map(([name, tensor]) => [name, writer.add(tensor)]);
-  child.channel.send({ kind: "retain", key, tensors: Object.fromEntries(headers) }, writer.parts);
+  child.channel.send({ kind: "retain", key, tensors: writer.addAll(tensors) }, writer.parts);
 }
 
 function diedError(child: RunningChild, how: string): AppError {

@@ -19,6 +19,7 @@ import {
   type RunnerMessage,
   type TensorHeader,
   tensorFrom,
+  tensorsFrom,
 } from "./message.ts";
 
 export type Send = (message: RunnerMessage, parts: readonly Uint8Array[]) => void;
@@ -89,17 +90,12 @@ export class RunnerExecutor {
     const outputs = await session.run(inputs, message.outputs);
     const seconds = secondsSince(begun);
     const writer = new PayloadWriter();
-    const tensors: Record<string, TensorHeader> = {};
-    for (const [name, tensor] of Object.entries(outputs)) tensors[name] = writer.add(tensor);
+    const tensors = writer.addAll(outputs);
     this.#send({ kind: "done", id: message.id, seconds, tensors }, writer.parts);
   }
 
   #retain(key: string, headers: Readonly<Record<string, TensorHeader>>, payload: Uint8Array): void {
-    const tensors = Object.entries(headers).map(([name, header]) => [
-      name,
-      tensorFrom(header, payload),
-    ]);
-    this.#retained.set(key, Object.fromEntries(tensors));
+    this.#retained.set(key, tensorsFrom(headers, payload));
   }
 
   #part(part: PartHeader, payload: Uint8Array): Tensor {

@@ -8,7 +8,13 @@
  *   runner -> driver   ready               once, when it can take requests
  */
 import type { ErrorRecord } from "@fluxline/kernel/error.ts";
-import { elementCount, type Tensor, type TensorData, type TensorType } from "../../core/tensor.ts";
+import {
+  elementCount,
+  type NamedTensors,
+  type Tensor,
+  type TensorData,
+  type TensorType,
+} from "../../core/tensor.ts";
 import type { TensorSpec } from "../../core/image-model.ts";
 import { alignedBytes } from "./frame.ts";
 
@@ -72,6 +78,11 @@ export class PayloadWriter {
     this.#offset += alignedBytes(bytes.byteLength);
     return header;
   }
+
+  addAll(tensors: NamedTensors): Readonly<Record<string, TensorHeader>> {
+    const headers = Object.entries(tensors).map(([name, tensor]) => [name, this.add(tensor)]);
+    return Object.fromEntries(headers);
+  }
 }
 
 /** Lays a tensor over a payload, without a copy. */
@@ -83,6 +94,18 @@ export function tensorFrom(header: TensorHeader, payload: Uint8Array): Tensor {
     dims: header.dims,
     data: dataOver(header.type, payload.buffer, offset, count),
   };
+}
+
+/** Lays tensors over a payload by name, without a copy. */
+export function tensorsFrom(
+  headers: Readonly<Record<string, TensorHeader>>,
+  payload: Uint8Array,
+): NamedTensors {
+  const tensors = Object.entries(headers).map(([name, header]) => [
+    name,
+    tensorFrom(header, payload),
+  ]);
+  return Object.fromEntries(tensors);
 }
 
 function dataOver(
