@@ -56,9 +56,9 @@ function expectSamePicture(ended: Ended, file: string): void {
 
 describe("a private stack gives the same bytes when in mid-job", () => {
   test.each([
-    ["the GPU node is killed", "gpu-node driver", "gpu-node died"],
+    ["the GPU node is killed", "gpu-node driver", "gpu-node g0 driver died"],
     ["the runner is killed", "gpu-node runner", undefined],
-    ["the scheduler is killed", "scheduler/src/main.ts", "scheduler died"],
+    ["the scheduler is killed", "fluxline scheduler", "scheduler died"],
     ["nats-server is killed", "nats.conf", "nats died"],
   ])("%s", async (_, victim, told) => {
     const file = join(folder, `${victim.replaceAll(/\W/g, "-")}.png`);

@@ -6,7 +6,7 @@ import { Command, CommanderError, Option } from "commander";
 import { exitCode, type ExitCode } from "./exit-code.ts";
 import { reportFailure } from "./failure.ts";
 import { isInterruption } from "./interruption.ts";
-import { port, realNumber, seed, threadCount, wholeNumber } from "./option-value.ts";
+import { port, processCount, realNumber, seed, threadCount, wholeNumber } from "./option-value.ts";
 import { imageFormats } from "./output-file.ts";
 import { printLine, type Session } from "./session.ts";
 import { shippedModel } from "./shipped-model.ts";
@@ -87,10 +87,8 @@ function modelOption(): Option {
   );
 }
 
-function threadsOption(): Option {
-  return new Option("--threads <N>", "processor threads for the model (default: all)").argParser(
-    threadCount,
-  );
+function threadsOption(what = "processor threads for the model (default: all)"): Option {
+  return new Option("--threads <N>", what).argParser(threadCount);
 }
 
 const providers = ["cpu", "cuda", "tensorrt", "webgpu", "simulated"];
@@ -164,7 +162,7 @@ function addUp(program: Command, session: Session, finish: Finish): void {
     .command("up")
     .summary("run a server on this machine")
     .description(
-      "Runs nats-server, a scheduler and a GPU node until Ctrl-C, which drains them: what is in " +
+      "Runs nats-server, a scheduler and GPU nodes until Ctrl-C, which drains them: what is in " +
         "work is kept and goes on at the next start. A part that dies is started again.",
     )
     .addOption(modelOption())
@@ -179,7 +177,11 @@ function addUp(program: Command, session: Session, finish: Finish): void {
         .argParser(port),
     )
     .option("--data <DIR>", "folder for jobs, pictures and logs", "fluxline-data")
-    .addOption(threadsOption())
+    .option("--stages <S>", "processes that share one transformer", processCount, 1)
+    .option("--groups <G>", "replica groups, each with a whole model", processCount, 1)
+    .addOption(
+      threadsOption("processor threads of each GPU node process (default: all, shared out)"),
+    )
     .addOption(providerOption())
     .addOption(runTypeOption())
     .addOption(jsonOption("JSON lines on stdout: starting, ready, died, restarted, stopped"))
@@ -194,6 +196,10 @@ const upHelp = `
 Examples:
   fluxline up
   fluxline up --model ~/models/FLUX.1-dev --port 6000 --data /var/lib/fluxline
+  fluxline up --stages 2 --groups 2
+
+Two groups of two stages are four GPU node processes: a request runs in one group, its transformer
+split over the group's stages, which work on different requests at the same time.
 `;
 
 function addJobs(program: Command, session: Session, finish: Finish): void {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { port, realNumber, seed, threadCount, wholeNumber } from "./option-value.ts";
+import { port, processCount, realNumber, seed, threadCount, wholeNumber } from "./option-value.ts";
 
 describe("accepted", () => {
   test.each([
@@ -11,6 +11,7 @@ describe("accepted", () => {
     ["infinity, for the server to refuse", () => realNumber(3.5)("-inf"), -Infinity],
     ["the largest seed", () => seed("18446744073709551615"), 2n ** 64n - 1n],
     ["any free port", () => port("0"), 0],
+    ["a number of stages", () => processCount("64"), 64],
   ])("%s", (_, parse, value) => expect(parse()).toEqual(value));
 });
 
@@ -21,6 +22,9 @@ describe("refused with a way out", () => {
     ["a width no field can hold", () => wholeNumber(64)("4294967296"), "2147483647"],
     ["an empty number", () => realNumber(3.5)(""), "like 3.5"],
     ["a hexadecimal word", () => realNumber(3.5)("fast"), "like 3.5"],
+    ["no stages", () => processCount("0"), "1 to 64"],
+    ["more groups than a machine holds", () => processCount("65"), "1 to 64"],
+    ["half a group", () => processCount("1.5"), "1 to 64"],
     ["a negative seed", () => seed("-1"), "from 0"],
     ["a seed of 65 bits", () => seed("18446744073709551616"), "18446744073709551615"],
     ["port 65536", () => port("65536"), "65535"],

@@ -4,6 +4,8 @@
  */
 import { InvalidArgumentError } from "commander";
 
+/** Stages of a group, or groups: each is a process with a device of its own. */
+const processesMax = 64;
 const int32Max = 2 ** 31 - 1;
 const seedMax = 2n ** 64n - 1n;
 
@@ -38,6 +40,12 @@ export function port(text: string): number {
   const value = Number(text);
   if (/^\d+$/.test(text) && value <= 65_535) return value;
   throw new InvalidArgumentError("A port is a number from 1 to 65535, or 0 for any free one.");
+}
+
+export function processCount(text: string): number {
+  const value = Number(text);
+  if (/^\d+$/.test(text) && value >= 1 && value <= processesMax) return value;
+  throw new InvalidArgumentError(`Use a number from 1 to ${processesMax}, like 2.`);
 }
 
 export function threadCount(text: string): number {

@@ -14,6 +14,7 @@ async function main(): Promise<number> {
     process.stdout.write(describeConfig(configTree));
     return 0;
   }
+  process.title = "fluxline scheduler";
   const config = readConfig(configTree, process.env);
   const log = createLog("scheduler", config.logLevel);
   const lifecycle = new Lifecycle(log);

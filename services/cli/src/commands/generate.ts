@@ -6,10 +6,12 @@ import { exitCode, type ExitCode } from "../exit-code.ts";
 import { checkOutput, chooseFormat, type ImageFormat, type OutputPlan } from "../output-file.ts";
 import { checkTexts, readPrompt } from "../prompt.ts";
 import type { Session } from "../session.ts";
-import type { NodeOptions } from "../stack/stack.ts";
+import type { NodeOptions } from "../stack/stack-layout.ts";
 import type { DrawOptions } from "./draw.ts";
 
-export interface GenerateOptions extends Omit<DrawOptions, "begunMs">, NodeOptions {
+type PrivateNode = Omit<NodeOptions, "stages" | "groups">;
+
+export interface GenerateOptions extends Omit<DrawOptions, "begunMs">, PrivateNode {
   readonly server?: string;
   readonly format?: ImageFormat;
   readonly output?: string;

@@ -8,9 +8,11 @@ import { printLine, type Session } from "../session.ts";
 import { openDataFolder } from "../stack/data-folder.ts";
 import { findNatsServer } from "../stack/nats-server.ts";
 import { claimPort } from "../stack/port.ts";
-import { type NodeOptions, Stack } from "../stack/stack.ts";
+import { Stack, type StackMember } from "../stack/stack.ts";
+import type { NodeOptions } from "../stack/stack-layout.ts";
 import type { StackEvent } from "../stack/supervisor.ts";
 import { durationText } from "../view/pace.ts";
+import { textTable } from "../view/text-table.ts";
 
 export interface UpOptions extends NodeOptions {
   readonly port: number;
@@ -78,13 +80,20 @@ function sayReady(stack: Stack, folder: string, tookMs: number, say: Say): void 
     `  NATS    ${natsUrl}`,
     `  data    ${folder}`,
     `  logs    ${join(folder, "logs")}`,
-    ...members.map(({ name, pid }) => `  process ${String(pid).padEnd(8)} ${name}`),
+    "",
+    ...memberTable(members),
     "",
     `  npx fluxline generate "a red circle on a blue background" --server ${address}`,
     "",
     "Ctrl-C drains and stops.",
   ];
   say({ event: "ready", address, nats: natsUrl, folder, processes: members }, text.join("\n"));
+}
+
+function memberTable(members: readonly StackMember[]): string[] {
+  const rows = members.map(({ name, pid, device = "" }) => [name, String(pid), device]);
+  const lines = textTable(["process", "pid", "computes on"], rows).split("\n");
+  return lines.map((line) => `  ${line}`);
 }
 
 function eventText(event: StackEvent): string {

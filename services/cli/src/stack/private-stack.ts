@@ -6,7 +6,8 @@ import { unlessInterrupted } from "../interruption.ts";
 import type { Session } from "../session.ts";
 import { durationText } from "../view/pace.ts";
 import { findNatsServer } from "./nats-server.ts";
-import { type NodeOptions, Stack } from "./stack.ts";
+import { Stack } from "./stack.ts";
+import type { NodeOptions } from "./stack-layout.ts";
 
 export interface PrivateStack {
   /** HOST:PORT of its gRPC API, once it serves. */
@@ -22,9 +23,10 @@ interface Notes {
 
 /** Begins to start it; what happens is noted from `untilReady` on. */
 export async function startPrivateStack(
-  node: NodeOptions,
+  given: Omit<NodeOptions, "stages" | "groups">,
   session: Session,
 ): Promise<PrivateStack> {
+  const node = { ...given, stages: 1, groups: 1 };
   const natsServer = findNatsServer(session);
   const folder = mkdtempSync(join(tmpdir(), "fluxline-"));
   const removeFolder = () => rmSync(folder, { recursive: true, force: true });

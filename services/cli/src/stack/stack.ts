@@ -1,25 +1,19 @@
 /**
- * Everything that makes pictures, on this machine: nats-server, a scheduler, a GPU node, each a
- * child process. They start side by side, because each waits for what it needs by itself, and end
- * one after another: the GPU node hands its work back while the scheduler still takes it, and the
- * scheduler ends while NATS still stores.
+ * Everything that makes pictures, on this machine: nats-server, a scheduler, and replica groups of
+ * one process per pipeline stage, each a child process. They start side by side, because each waits
+ * for what it needs by itself, and end one after another: every driver hands its work back while
+ * its stages still run and the scheduler still takes it, and the scheduler ends while NATS still
+ * stores.
  */
 import { writeFileSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Environment } from "../session.ts";
 import { natsConfig } from "./nats-config.ts";
 import { freePort, loopback } from "./port.ts";
-import { gpuNodeProgram, natsGuardProgram, schedulerProgram } from "./service-program.ts";
-import type { Environment } from "../session.ts";
-import type { ChildSpec } from "./child.ts";
+import { makeSocketFolder, type SocketFolder } from "./socket-folder.ts";
+import { type NodeOptions, type StackLayout, stackLayout } from "./stack-layout.ts";
 import { type StackEvent, Supervisor } from "./supervisor.ts";
-
-/** What the GPU node runs, and on what. */
-export interface NodeOptions {
-  readonly model: string;
-  readonly threads?: number | undefined;
-  readonly provider: string;
-  readonly runType: string;
-}
 
 export interface StackOptions {
   readonly folder: string;
@@ -37,41 +31,64 @@ export interface StackOptions {
 export interface StackMember {
   readonly name: string;
   readonly pid: number;
+  /** Of a process that computes. */
+  readonly device?: string;
 }
-
-const pool = "default";
-const natsReadyMsMax = 30_000;
-const schedulerReadyMsMax = 60_000;
-/** A checkpoint of 24 GB from a slow disk takes minutes. */
-const gpuNodeReadyMsMax = 15 * 60_000;
-const drainMsMax = 15_000;
 
 export class Stack {
   /** HOST:PORT of the gRPC API. */
   readonly address: string;
   readonly natsUrl: string;
-  readonly #children: readonly Supervisor[];
+  readonly #nats: Supervisor;
+  readonly #scheduler: Supervisor;
+  /** Ranks in order, the driver first. */
+  readonly #groups: readonly (readonly Supervisor[])[];
+  readonly #device: string;
+  readonly #sockets: SocketFolder | undefined;
 
-  private constructor(address: string, natsUrl: string, children: readonly Supervisor[]) {
+  private constructor(
+    options: StackOptions,
+    address: string,
+    layout: StackLayout,
+    sockets: SocketFolder | undefined,
+  ) {
+    const supervise = (spec: StackLayout["nats"]) => new Supervisor(spec, options.onEvent);
     this.address = address;
-    this.natsUrl = natsUrl;
-    this.#children = children;
+    this.natsUrl = layout.natsUrl;
+    this.#nats = supervise(layout.nats);
+    this.#scheduler = supervise(layout.scheduler);
+    this.#groups = layout.groups.map((ranks) => ranks.map(supervise));
+    const { provider } = options.node;
+    this.#device = provider === "cpu" ? `cpu, ${threadText(layout.threads)}` : provider;
+    this.#sockets = sockets;
   }
 
   /** Spawns all children; `untilReady` says when they serve. */
   static async spawn(options: StackOptions): Promise<Stack> {
+    const { folder, node, environment, logFile, natsServer } = options;
     const natsPort = options.natsPort || (await freePort());
     const port = options.port || (await freePort());
-    const config = join(options.folder, "nats.conf");
-    writeFileSync(config, natsConfig(natsPort, join(options.folder, "jetstream")));
-    const natsUrl = `nats://${loopback}:${natsPort}`;
-    const specs = childSpecs(options, { natsPort, natsUrl, config, port });
-    const children = specs.map((spec) => new Supervisor(spec, options.onEvent));
-    return new Stack(`${loopback}:${port}`, natsUrl, children);
+    const config = join(folder, "nats.conf");
+    writeFileSync(config, natsConfig(natsPort, join(folder, "jetstream")));
+    const sockets = node.stages > 1 ? makeSocketFolder(folder, tmpdir()) : undefined;
+    const layout = stackLayout({
+      node,
+      cores: availableParallelism(),
+      environment,
+      logFile,
+      natsServer,
+      natsPort,
+      natsConfig: config,
+      port,
+      socketFolder: sockets?.path ?? "",
+    });
+    return new Stack(options, `${loopback}:${port}`, layout, sockets);
   }
 
   get members(): readonly StackMember[] {
-    return this.#children.map(({ spec, pid }) => ({ name: spec.name, pid }));
+    const member = ({ spec, pid }: Supervisor) => ({ name: spec.name, pid });
+    const nodes = this.#groups.flat().map((node) => ({ ...member(node), device: this.#device }));
+    return [member(this.#nats), member(this.#scheduler), ...nodes];
   }
 
   /** Resolves when all serve; rejects with the reason of the first that does not. */
@@ -84,55 +101,31 @@ export class Stack {
     return Promise.race(this.#children.map((child) => child.gaveUp));
   }
 
-  /** Ends all, the last started first, each within its time. */
+  /** Ends all, each within its time: the groups, then the scheduler, then NATS. */
   async stop(): Promise<void> {
-    for (const child of this.#children.toReversed()) await child.stop();
+    await Promise.all(this.#groups.map(stopGroup));
+    await this.#scheduler.stop();
+    await this.#nats.stop();
+    this.#sockets?.remove();
   }
 
   /** Ends all at once, without waiting. */
   kill(): void {
     for (const child of this.#children.toReversed()) child.killGroup();
+    this.#sockets?.remove();
+  }
+
+  get #children(): readonly Supervisor[] {
+    return [this.#nats, this.#scheduler, ...this.#groups.flat()];
   }
 }
 
-interface Endpoints {
-  readonly natsPort: number;
-  readonly natsUrl: string;
-  readonly config: string;
-  readonly port: number;
+/** The driver needs its stages until it has handed over. */
+async function stopGroup([driver, ...stages]: readonly Supervisor[]): Promise<void> {
+  await driver?.stop();
+  await Promise.all(stages.map((stage) => stage.stop()));
 }
 
-function childSpecs(options: StackOptions, at: Endpoints): readonly ChildSpec[] {
-  const child = (name: string, readyMsMax: number, args: string[], env: Environment = {}) => ({
-    name,
-    file: process.execPath,
-    args,
-    environment: { ...options.environment, ...env },
-    logFile: options.logFile(name),
-    readyMsMax,
-    drainMsMax,
-  });
-  const nats = [natsGuardProgram, loopback, String(at.natsPort), options.natsServer];
-  nats.push("-c", at.config);
-  const gpuNode = [gpuNodeProgram, "serve", "--nats", at.natsUrl, "--pool", pool];
-  const { model, threads, provider, runType } = options.node;
-  gpuNode.push("--group", "g0", "--model", model, "--provider", provider, "--run-type", runType);
-  if (threads !== undefined) gpuNode.push("--threads", String(threads));
-  return [
-    child("nats", natsReadyMsMax, nats),
-    child("scheduler", schedulerReadyMsMax, [schedulerProgram], schedulerSettings(at)),
-    child("gpu-node", gpuNodeReadyMsMax, [...gpuNode, "--exit-with-parent"]),
-  ];
-}
-
-/** The scheduler takes its settings from the environment. */
-function schedulerSettings({ natsUrl, port }: Endpoints): Environment {
-  return {
-    FLUXLINE_HOST: loopback,
-    FLUXLINE_PORT: String(port),
-    FLUXLINE_NATS_URL: natsUrl,
-    // Named, so that it is led before its first group asks.
-    FLUXLINE_POOLS: pool,
-    FLUXLINE_UNTIL_STDIN_ENDS: "on",
-  };
+function threadText(threads: number): string {
+  return threads === 1 ? "1 thread" : `${threads} threads`;
 }
