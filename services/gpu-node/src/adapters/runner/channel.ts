@@ -1,7 +1,13 @@
-/** Frames over a socket. What is under way is bounded by the calls in flight, one per slot. */
+/** Frames over a pipe. What is under way is bounded by the calls in flight, one per slot. */
 import type { Socket } from "node:net";
 import { toAppError } from "@fluxline/kernel/error.ts";
-import { type Frame, frameChunks, FrameReader } from "./frame.ts";
+import { type Frame, frameChunks, type FrameLimits, FrameReader } from "../frame.ts";
+
+/** A runner and its driver trust each other; these only catch a stream that went wrong. */
+const LIMITS: FrameLimits = {
+  headerBytesMax: 4 * 1024 * 1024,
+  payloadBytesMax: 8 * 1024 * 1024 * 1024,
+};
 
 export interface ChannelHandlers {
   readonly onFrame: (frame: Frame) => void;
@@ -14,7 +20,7 @@ export class FrameChannel {
 
   constructor(socket: Socket, handlers: ChannelHandlers) {
     this.#socket = socket;
-    const reader = new FrameReader();
+    const reader = new FrameReader({ limits: LIMITS, onFrame: handlers.onFrame });
     let ended = false;
     const end = (error: Error | undefined): void => {
       if (ended) return;
@@ -24,7 +30,7 @@ export class FrameChannel {
     };
     socket.on("data", (chunk: Buffer) => {
       try {
-        for (const frame of reader.push(chunk)) handlers.onFrame(frame);
+        reader.push(chunk);
       } catch (thrown) {
         end(toAppError(thrown));
       }

@@ -14,7 +14,7 @@ import type { Graph } from "../../core/image-model.ts";
 import type { NamedTensors, Tensor } from "../../core/tensor.ts";
 import { type RunnerArguments, runnerArguments } from "./arguments.ts";
 import { FrameChannel } from "./channel.ts";
-import type { Frame } from "./frame.ts";
+import type { Frame } from "../frame.ts";
 import { type PartHeader, PayloadWriter, type RunnerMessage, tensorsFrom } from "./message.ts";
 
 const RUNNER_SCRIPT = fileURLToPath(new URL("../../runner.ts", import.meta.url));

@@ -11,7 +11,7 @@ import {
   type TensorData,
 } from "../../core/tensor.ts";
 import type { DeviceBackend, GraphSession } from "./backend.ts";
-import type { Frame } from "./frame.ts";
+import type { Frame } from "../frame.ts";
 import {
   type DriverMessage,
   type PartHeader,

@@ -16,7 +16,7 @@ import {
   type TensorType,
 } from "../../core/tensor.ts";
 import type { TensorSpec } from "../../core/image-model.ts";
-import { alignedBytes } from "./frame.ts";
+import { alignedBytes } from "../frame.ts";
 
 /** A tensor whose data lies in the frame's payload at `offset`. */
 export interface TensorHeader {
