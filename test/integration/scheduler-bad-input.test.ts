@@ -62,6 +62,8 @@ describe("a request with one wrong field", () => {
     ["a prompt of 1 MB", { prompt: "x".repeat(1_000_000) }, "spec.prompt", /16384/],
     ["a control character", { prompt: "a\u0000b" }, "spec.prompt", /U\+0000/],
     ["no images", { imageCount: 0 }, "spec.image_count", /from 1 to 4/],
+    ["previews below 0", { previewCount: -1 }, "spec.preview_count", /is -1.* from 0 to 16/],
+    ["too many previews", { previewCount: 17 }, "spec.preview_count", /is 17.* from 0 to 16/],
     ["an aspect ratio that is none", { aspectRatio: "wide" }, "spec.aspect_ratio", /wide/],
     ["an unknown format", { outputFormat: 9 }, "spec.output_format", /is 9/],
     ["quality 0", { outputFormat: 2, outputQuality: 0 }, "spec.output_quality", /1 to 100/],
@@ -93,7 +95,6 @@ describe("a request with one wrong field", () => {
   });
 
   test.each<[string, object]>([
-    ["preview_count", { previewCount: 2 }],
     ["input_images", { inputImages: [{}] }],
     ["mask", { mask: {} }],
     ["strength", { strength: 0.5 }],

@@ -266,7 +266,7 @@ export class ScriptedGroup {
   #progress({ fence, step }: Resident, totalSteps: number): void {
     const progress = { phase: Progress_Phase.PHASE_DENOISING, step, totalSteps };
     const subject = groupSubject(this.pool, this.group, "progress");
-    publishBus(this.bus, subject, JobProgress, { fence, progress });
+    publishBus(this.bus, subject, JobProgress, { fence, progress, preview: undefined });
   }
 
   async #finish(resident: Resident): Promise<ReportReply_Outcome | undefined> {

@@ -74,6 +74,7 @@ test("a prompt alone takes every default of the model and the drawn seed", () =>
       seed: DRAWN,
       maxSequenceLength: 512,
       imageCount: 1,
+      previewCount: 0,
     },
     advisories: [],
   });
@@ -93,6 +94,8 @@ describe("what the client said is kept:", () => {
     "seed -1 is 2^64 - 1": [{ seed: -1n }, { seed: 2n ** 64n - 1n }],
     "seed 0": [{ seed: 0n }, { seed: 0n }],
     "tabs and line ends": [{ prompt: "a\tb\r\nc" }, { prompt: "a\tb\r\nc" }],
+    previews: [{ previewCount: 5 }, { previewCount: 5 }],
+    "previews, but none of the last step": [{ previewCount: 5, steps: 3 }, { previewCount: 2 }],
     "characters beyond the basic plane": [{ prompt: "a 🦊 fox" }, { prompt: "a 🦊 fox" }],
   };
   for (const [name, [requested, expected]] of Object.entries(cases)) {

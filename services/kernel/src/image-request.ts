@@ -6,6 +6,7 @@
 import { assert } from "./assert.ts";
 import type { FieldViolation } from "./error.ts";
 import { adviseOn } from "./image-advice.ts";
+import { PREVIEW_COUNT_MAX, previewsPossible } from "./image-previews.ts";
 import { resolveSize } from "./image-size.ts";
 
 /** A request as it came: only what the client said. Absent fields take the model's defaults. */
@@ -24,6 +25,7 @@ export interface RequestedImage {
   readonly seed?: bigint | undefined;
   readonly maxSequenceLength?: number | undefined;
   readonly imageCount?: number | undefined;
+  readonly previewCount?: number | undefined;
 }
 
 /** A request with every default filled in and every limit checked: enough to repeat it. */
@@ -43,6 +45,8 @@ export interface ImageRequest {
   readonly seed: bigint;
   readonly maxSequenceLength: number;
   readonly imageCount: number;
+  /** Previews of each image while it runs; less than `steps`. */
+  readonly previewCount: number;
 }
 
 /** Friendly advice that never stops a request. */
@@ -114,6 +118,7 @@ export function resolveRequest(
     ...numberViolations(profile, requested),
   ];
   if (!size.ok || violations.length > 0) return { ok: false, violations };
+  const steps = requested.steps ?? profile.defaultSteps;
   const request: ImageRequest = {
     prompt: requested.prompt,
     prompt2: requested.prompt2 || requested.prompt,
@@ -122,11 +127,12 @@ export function resolveRequest(
     trueCfgScale: requested.trueCfgScale ?? 1,
     width: size.size.width,
     height: size.size.height,
-    steps: requested.steps ?? profile.defaultSteps,
+    steps,
     guidance: requested.guidance ?? profile.defaultGuidance,
     seed: BigInt.asUintN(64, requested.seed ?? drawnSeed),
     maxSequenceLength: requested.maxSequenceLength ?? profile.defaultMaxSequenceLength,
     imageCount: requested.imageCount ?? 1,
+    previewCount: previewsPossible(requested.previewCount ?? 0, steps),
   };
   return { ok: true, request, advisories: adviseOn(profile, requested, request) };
 }
@@ -181,6 +187,7 @@ function numberViolations(
     ...seedViolation(requested.seed),
     ...wholeViolation("max_sequence_length", requested.maxSequenceLength, 1, maxSequenceLengthMax),
     ...wholeViolation("image_count", requested.imageCount, 1, maxImageCount),
+    ...wholeViolation("preview_count", requested.previewCount, 0, PREVIEW_COUNT_MAX),
   ];
 }
 

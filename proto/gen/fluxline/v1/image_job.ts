@@ -170,7 +170,10 @@ export interface ImageSpec {
   outputQuality?:
     | number
     | undefined;
-  /** Previews while it runs. */
+  /**
+   * Previews of each image while it runs, evenly spread: number i of n shows the image after step
+   * round(i * num_inference_steps / (n + 1)). At most num_inference_steps - 1; 0 is none.
+   */
   previewCount: number;
   /** Pictures to start from. */
   inputImages: InputImage[];
@@ -406,6 +409,26 @@ export function progress_PhaseToJSON(object: Progress_Phase): string {
     default:
       return "UNRECOGNIZED";
   }
+}
+
+/**
+ * A small picture of an image that is not done: the model's estimate of what it will be, one pixel
+ * for each cell of the latents (8 x 8 pixels for FLUX.1). Never kept: who does not read in time
+ * gets fewer of them.
+ */
+export interface Preview {
+  /** Which image of the job, from 0. */
+  index: number;
+  /** Steps of that image that were done. */
+  step: number;
+  /** Of the preview, in pixels. */
+  width: number;
+  height: number;
+  /** image/png */
+  contentType: string;
+  /** The whole file, at most 256 KiB. */
+  content: Buffer;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ImageResult {
@@ -1712,6 +1735,175 @@ export const Progress: MessageFns<Progress> = {
     message.phase = object.phase ?? 0;
     message.step = object.step ?? 0;
     message.totalSteps = object.totalSteps ?? 0;
+    return message;
+  },
+};
+
+function createBasePreview(): Preview {
+  return { index: 0, step: 0, width: 0, height: 0, contentType: "", content: Buffer.alloc(0), _unknownFields: {} };
+}
+
+export const Preview: MessageFns<Preview> = {
+  encode(message: Preview, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.index !== 0) {
+      writer.uint32(8).int32(message.index);
+    }
+    if (message.step !== 0) {
+      writer.uint32(16).int32(message.step);
+    }
+    if (message.width !== 0) {
+      writer.uint32(24).int32(message.width);
+    }
+    if (message.height !== 0) {
+      writer.uint32(32).int32(message.height);
+    }
+    if (message.contentType !== "") {
+      writer.uint32(42).string(message.contentType);
+    }
+    if (message.content.length !== 0) {
+      writer.uint32(50).bytes(message.content);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Preview {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePreview();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.index = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.step = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.width = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.height = reader.int32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.contentType = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.content = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Preview {
+    return {
+      index: isSet(object.index) ? globalThis.Number(object.index) : 0,
+      step: isSet(object.step) ? globalThis.Number(object.step) : 0,
+      width: isSet(object.width) ? globalThis.Number(object.width) : 0,
+      height: isSet(object.height) ? globalThis.Number(object.height) : 0,
+      contentType: isSet(object.contentType)
+        ? globalThis.String(object.contentType)
+        : isSet(object.content_type)
+        ? globalThis.String(object.content_type)
+        : "",
+      content: isSet(object.content) ? Buffer.from(bytesFromBase64(object.content)) : Buffer.alloc(0),
+    };
+  },
+
+  toJSON(message: Preview): unknown {
+    const obj: any = {};
+    if (message.index !== 0) {
+      obj.index = Math.round(message.index);
+    }
+    if (message.step !== 0) {
+      obj.step = Math.round(message.step);
+    }
+    if (message.width !== 0) {
+      obj.width = Math.round(message.width);
+    }
+    if (message.height !== 0) {
+      obj.height = Math.round(message.height);
+    }
+    if (message.contentType !== "") {
+      obj.contentType = message.contentType;
+    }
+    if (message.content.length !== 0) {
+      obj.content = base64FromBytes(message.content);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Preview>, I>>(base?: I): Preview {
+    return Preview.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Preview>, I>>(object: I): Preview {
+    const message = createBasePreview();
+    message.index = object.index ?? 0;
+    message.step = object.step ?? 0;
+    message.width = object.width ?? 0;
+    message.height = object.height ?? 0;
+    message.contentType = object.contentType ?? "";
+    message.content = object.content ?? Buffer.alloc(0);
     return message;
   },
 };

@@ -20,7 +20,14 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { ImageJob, ImageJob_State, imageJob_StateFromJSON, imageJob_StateToJSON, ImageSpec } from "./image_job.ts";
+import {
+  ImageJob,
+  ImageJob_State,
+  imageJob_StateFromJSON,
+  imageJob_StateToJSON,
+  ImageSpec,
+  Preview,
+} from "./image_job.ts";
 import { Pool } from "./pool.ts";
 
 /**
@@ -81,9 +88,19 @@ export interface WatchImageJobRequest {
 }
 
 export interface ImageJobEvent {
-  /** Only grows over the events of one job, on every replica. */
+  /**
+   * Only grows over the events of one job, on every replica; a preview has that of the event
+   * before it.
+   */
   revision: bigint;
-  job: ImageJob | undefined;
+  job:
+    | ImageJob
+    | undefined;
+  /**
+   * Set on events that bring a preview; the job is then the same as before. A watch that begins
+   * late, or again, starts with the newest preview of each image.
+   */
+  preview: Preview | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -123,6 +140,9 @@ export interface GenerateImageResponse {
     | //
     /** Bytes of a finished image; images come one after another, in order of their index. */
     { $case: "imageChunk"; value: ImageChunk }
+    | //
+    /** An image as it is so far, if preview_count asked for it. */
+    { $case: "preview"; value: Preview }
     | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -812,7 +832,7 @@ export const WatchImageJobRequest: MessageFns<WatchImageJobRequest> = {
 };
 
 function createBaseImageJobEvent(): ImageJobEvent {
-  return { revision: 0n, job: undefined, _unknownFields: {} };
+  return { revision: 0n, job: undefined, preview: undefined, _unknownFields: {} };
 }
 
 export const ImageJobEvent: MessageFns<ImageJobEvent> = {
@@ -825,6 +845,9 @@ export const ImageJobEvent: MessageFns<ImageJobEvent> = {
     }
     if (message.job !== undefined) {
       ImageJob.encode(message.job, writer.uint32(18).fork()).join();
+    }
+    if (message.preview !== undefined) {
+      Preview.encode(message.preview, writer.uint32(26).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -866,6 +889,14 @@ export const ImageJobEvent: MessageFns<ImageJobEvent> = {
             message.job = ImageJob.decode(reader, reader.uint32());
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.preview = Preview.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -890,6 +921,7 @@ export const ImageJobEvent: MessageFns<ImageJobEvent> = {
     return {
       revision: isSet(object.revision) ? BigInt(object.revision) : 0n,
       job: isSet(object.job) ? ImageJob.fromJSON(object.job) : undefined,
+      preview: isSet(object.preview) ? Preview.fromJSON(object.preview) : undefined,
     };
   },
 
@@ -901,6 +933,9 @@ export const ImageJobEvent: MessageFns<ImageJobEvent> = {
     if (message.job !== undefined) {
       obj.job = ImageJob.toJSON(message.job);
     }
+    if (message.preview !== undefined) {
+      obj.preview = Preview.toJSON(message.preview);
+    }
     return obj;
   },
 
@@ -911,6 +946,9 @@ export const ImageJobEvent: MessageFns<ImageJobEvent> = {
     const message = createBaseImageJobEvent();
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     message.job = (object.job !== undefined && object.job !== null) ? ImageJob.fromPartial(object.job) : undefined;
+    message.preview = (object.preview !== undefined && object.preview !== null)
+      ? Preview.fromPartial(object.preview)
+      : undefined;
     return message;
   },
 };
@@ -1318,6 +1356,9 @@ export const GenerateImageResponse: MessageFns<GenerateImageResponse> = {
       case "imageChunk":
         ImageChunk.encode(message.event.value, writer.uint32(18).fork()).join();
         break;
+      case "preview":
+        Preview.encode(message.event.value, writer.uint32(26).fork()).join();
+        break;
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1359,6 +1400,14 @@ export const GenerateImageResponse: MessageFns<GenerateImageResponse> = {
             message.event = { $case: "imageChunk", value: ImageChunk.decode(reader, reader.uint32()) };
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.event = { $case: "preview", value: Preview.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1389,6 +1438,8 @@ export const GenerateImageResponse: MessageFns<GenerateImageResponse> = {
         ? { $case: "imageChunk", value: ImageChunk.fromJSON(object.imageChunk) }
         : isSet(object.image_chunk)
         ? { $case: "imageChunk", value: ImageChunk.fromJSON(object.image_chunk) }
+        : isSet(object.preview)
+        ? { $case: "preview", value: Preview.fromJSON(object.preview) }
         : undefined,
     };
   },
@@ -1399,6 +1450,8 @@ export const GenerateImageResponse: MessageFns<GenerateImageResponse> = {
       obj.jobEvent = ImageJobEvent.toJSON(message.event.value);
     } else if (message.event?.$case === "imageChunk") {
       obj.imageChunk = ImageChunk.toJSON(message.event.value);
+    } else if (message.event?.$case === "preview") {
+      obj.preview = Preview.toJSON(message.event.value);
     }
     return obj;
   },
@@ -1418,6 +1471,12 @@ export const GenerateImageResponse: MessageFns<GenerateImageResponse> = {
       case "imageChunk": {
         if (object.event?.value !== undefined && object.event?.value !== null) {
           message.event = { $case: "imageChunk", value: ImageChunk.fromPartial(object.event.value) };
+        }
+        break;
+      }
+      case "preview": {
+        if (object.event?.value !== undefined && object.event?.value !== null) {
+          message.event = { $case: "preview", value: Preview.fromPartial(object.event.value) };
         }
         break;
       }

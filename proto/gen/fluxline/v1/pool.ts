@@ -48,6 +48,7 @@ export interface Limits {
   maxSequenceLength: number;
   maxImageCount: number;
   maxPromptBytes: number;
+  maxPreviewCount: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -416,6 +417,7 @@ function createBaseLimits(): Limits {
     maxSequenceLength: 0,
     maxImageCount: 0,
     maxPromptBytes: 0,
+    maxPreviewCount: 0,
     _unknownFields: {},
   };
 }
@@ -454,6 +456,9 @@ export const Limits: MessageFns<Limits> = {
     }
     if (message.maxPromptBytes !== 0) {
       writer.uint32(80).int32(message.maxPromptBytes);
+    }
+    if (message.maxPreviewCount !== 0) {
+      writer.uint32(88).int32(message.maxPreviewCount);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -559,6 +564,14 @@ export const Limits: MessageFns<Limits> = {
             message.maxPromptBytes = reader.int32();
             continue;
           }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.maxPreviewCount = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -631,6 +644,11 @@ export const Limits: MessageFns<Limits> = {
         : isSet(object.max_prompt_bytes)
         ? globalThis.Number(object.max_prompt_bytes)
         : 0,
+      maxPreviewCount: isSet(object.maxPreviewCount)
+        ? globalThis.Number(object.maxPreviewCount)
+        : isSet(object.max_preview_count)
+        ? globalThis.Number(object.max_preview_count)
+        : 0,
     };
   },
 
@@ -666,6 +684,9 @@ export const Limits: MessageFns<Limits> = {
     if (message.maxPromptBytes !== 0) {
       obj.maxPromptBytes = Math.round(message.maxPromptBytes);
     }
+    if (message.maxPreviewCount !== 0) {
+      obj.maxPreviewCount = Math.round(message.maxPreviewCount);
+    }
     return obj;
   },
 
@@ -684,6 +705,7 @@ export const Limits: MessageFns<Limits> = {
     message.maxSequenceLength = object.maxSequenceLength ?? 0;
     message.maxImageCount = object.maxImageCount ?? 0;
     message.maxPromptBytes = object.maxPromptBytes ?? 0;
+    message.maxPreviewCount = object.maxPreviewCount ?? 0;
     return message;
   },
 };

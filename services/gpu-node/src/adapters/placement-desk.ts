@@ -119,6 +119,7 @@ export class PlacementDesk implements EngineListener, ImageStore {
         step: before + stepsDone,
         totalSteps: before + stepsTotal,
       },
+      preview: undefined,
     });
   }
 

@@ -16,6 +16,7 @@ const REQUEST: ImageRequest = {
   seed: 2n ** 64n - 1n,
   maxSequenceLength: 128,
   imageCount: 1,
+  previewCount: 3,
 };
 const ORIGIN: PictureOrigin = {
   modelName: "flux-tiny",

@@ -17,6 +17,7 @@ export function requestedImage(spec: ImageSpec): RequestedImage {
     seed: spec.seed,
     maxSequenceLength: spec.maxSequenceLength,
     imageCount: spec.imageCount,
+    previewCount: spec.previewCount,
   };
 }
 
@@ -36,5 +37,6 @@ export function resolvedSpec(spec: ImageSpec, request: ImageRequest): ImageSpec 
     seed: request.seed,
     maxSequenceLength: request.maxSequenceLength,
     imageCount: request.imageCount,
+    previewCount: request.previewCount,
   };
 }

@@ -7,7 +7,7 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Status } from "../../../google/rpc/status.ts";
-import { Advisory, ImageSpec, Progress } from "../../v1/image_job.ts";
+import { Advisory, ImageSpec, Preview, Progress } from "../../v1/image_job.ts";
 import { ImageUnit, JobRecord, ModelProfile } from "./record.ts";
 
 /**
@@ -381,9 +381,11 @@ export interface Heartbeat_StepCost {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+/** One of the two: how far a job is, or what an image of it looks like by now. */
 export interface JobProgress {
   fence: Fence | undefined;
   progress: Progress | undefined;
+  preview: Preview | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -3277,7 +3279,7 @@ export const Heartbeat_StepCost: MessageFns<Heartbeat_StepCost> = {
 };
 
 function createBaseJobProgress(): JobProgress {
-  return { fence: undefined, progress: undefined, _unknownFields: {} };
+  return { fence: undefined, progress: undefined, preview: undefined, _unknownFields: {} };
 }
 
 export const JobProgress: MessageFns<JobProgress> = {
@@ -3287,6 +3289,9 @@ export const JobProgress: MessageFns<JobProgress> = {
     }
     if (message.progress !== undefined) {
       Progress.encode(message.progress, writer.uint32(18).fork()).join();
+    }
+    if (message.preview !== undefined) {
+      Preview.encode(message.preview, writer.uint32(26).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3328,6 +3333,14 @@ export const JobProgress: MessageFns<JobProgress> = {
             message.progress = Progress.decode(reader, reader.uint32());
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.preview = Preview.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3352,6 +3365,7 @@ export const JobProgress: MessageFns<JobProgress> = {
     return {
       fence: isSet(object.fence) ? Fence.fromJSON(object.fence) : undefined,
       progress: isSet(object.progress) ? Progress.fromJSON(object.progress) : undefined,
+      preview: isSet(object.preview) ? Preview.fromJSON(object.preview) : undefined,
     };
   },
 
@@ -3362,6 +3376,9 @@ export const JobProgress: MessageFns<JobProgress> = {
     }
     if (message.progress !== undefined) {
       obj.progress = Progress.toJSON(message.progress);
+    }
+    if (message.preview !== undefined) {
+      obj.preview = Preview.toJSON(message.preview);
     }
     return obj;
   },
@@ -3374,6 +3391,9 @@ export const JobProgress: MessageFns<JobProgress> = {
     message.fence = (object.fence !== undefined && object.fence !== null) ? Fence.fromPartial(object.fence) : undefined;
     message.progress = (object.progress !== undefined && object.progress !== null)
       ? Progress.fromPartial(object.progress)
+      : undefined;
+    message.preview = (object.preview !== undefined && object.preview !== null)
+      ? Preview.fromPartial(object.preview)
       : undefined;
     return message;
   },

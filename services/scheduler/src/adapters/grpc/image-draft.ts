@@ -85,7 +85,6 @@ export function draftRecord(input: DraftInput): WireRecord {
 
 function refuseUnimplemented(spec: ImageSpec): void {
   const given: Record<string, boolean> = {
-    preview_count: spec.previewCount !== 0,
     input_images: spec.inputImages.length > 0,
     mask: spec.mask !== undefined,
     strength: spec.strength !== undefined,

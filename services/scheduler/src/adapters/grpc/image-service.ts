@@ -81,7 +81,7 @@ export class ImageServiceHandlers {
         // What the mirror knows can be watched also while the store does not answer.
         if (!mirror.get(keyOf(parsed))) await this.#read(parsed);
         for await (const sight of this.#watch(parsed, resumeRevision, call.signal)) {
-          await writer.write({ revision: sight.revision, job: sight.job });
+          await writer.write({ revision: sight.revision, job: sight.job, preview: undefined });
         }
       },
       readImage: async ({ name, index, offset }, writer) => {
@@ -227,7 +227,8 @@ export class ImageServiceHandlers {
     try {
       call.signal.throwIfAborted();
       for await (const { revision, job } of this.#watch(name, 0n, call.signal)) {
-        await writer.write({ event: { $case: "jobEvent", value: { revision, job } } });
+        const value = { revision, job, preview: undefined };
+        await writer.write({ event: { $case: "jobEvent", value } });
       }
       const record = mirror.get(keyOf(name))?.record;
       if (!record) throw notFound(name);

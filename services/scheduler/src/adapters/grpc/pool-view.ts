@@ -1,4 +1,5 @@
 /** A pool as the public API shows it. */
+import { PREVIEW_COUNT_MAX } from "@fluxline/kernel/image-previews.ts";
 import type { Pool } from "@fluxline/proto/fluxline/v1/pool.ts";
 import { poolName } from "../../core/job-name.ts";
 import type { JobMirror } from "../job-mirror.ts";
@@ -31,6 +32,7 @@ export function viewPool(
       maxSequenceLength: profile.maxSequenceLengthMax,
       maxImageCount: profile.maxImageCount,
       maxPromptBytes: profile.maxPromptBytes,
+      maxPreviewCount: PREVIEW_COUNT_MAX,
     },
     defaults: {
       width: profile.defaultWidth,

@@ -287,7 +287,8 @@ type ImageSpec struct {
 	OutputFormat OutputFormat `protobuf:"varint,14,opt,name=output_format,json=outputFormat,proto3,enum=fluxline.v1.OutputFormat" json:"output_format,omitempty"`
 	// 1 to 100, for jpeg and webp.
 	OutputQuality *int32 `protobuf:"varint,15,opt,name=output_quality,json=outputQuality,proto3,oneof" json:"output_quality,omitempty"`
-	// Previews while it runs.
+	// Previews of each image while it runs, evenly spread: number i of n shows the image after step
+	// round(i * num_inference_steps / (n + 1)). At most num_inference_steps - 1; 0 is none.
 	PreviewCount int32 `protobuf:"varint,16,opt,name=preview_count,json=previewCount,proto3" json:"preview_count,omitempty"`
 	// Pictures to start from.
 	InputImages []*InputImage `protobuf:"bytes,17,rep,name=input_images,json=inputImages,proto3" json:"input_images,omitempty"`
@@ -881,6 +882,98 @@ func (x *Progress) GetTotalSteps() int32 {
 	return 0
 }
 
+// A small picture of an image that is not done: the model's estimate of what it will be, one pixel
+// for each cell of the latents (8 x 8 pixels for FLUX.1). Never kept: who does not read in time
+// gets fewer of them.
+type Preview struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which image of the job, from 0.
+	Index int32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Steps of that image that were done.
+	Step int32 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	// Of the preview, in pixels.
+	Width  int32 `protobuf:"varint,3,opt,name=width,proto3" json:"width,omitempty"`
+	Height int32 `protobuf:"varint,4,opt,name=height,proto3" json:"height,omitempty"`
+	// image/png
+	ContentType string `protobuf:"bytes,5,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	// The whole file, at most 256 KiB.
+	Content       []byte `protobuf:"bytes,6,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Preview) Reset() {
+	*x = Preview{}
+	mi := &file_fluxline_v1_image_job_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Preview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Preview) ProtoMessage() {}
+
+func (x *Preview) ProtoReflect() protoreflect.Message {
+	mi := &file_fluxline_v1_image_job_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Preview.ProtoReflect.Descriptor instead.
+func (*Preview) Descriptor() ([]byte, []int) {
+	return file_fluxline_v1_image_job_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Preview) GetIndex() int32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Preview) GetStep() int32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Preview) GetWidth() int32 {
+	if x != nil {
+		return x.Width
+	}
+	return 0
+}
+
+func (x *Preview) GetHeight() int32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *Preview) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *Preview) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
 type ImageResult struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Index       int32                  `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -897,7 +990,7 @@ type ImageResult struct {
 
 func (x *ImageResult) Reset() {
 	*x = ImageResult{}
-	mi := &file_fluxline_v1_image_job_proto_msgTypes[5]
+	mi := &file_fluxline_v1_image_job_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +1002,7 @@ func (x *ImageResult) String() string {
 func (*ImageResult) ProtoMessage() {}
 
 func (x *ImageResult) ProtoReflect() protoreflect.Message {
-	mi := &file_fluxline_v1_image_job_proto_msgTypes[5]
+	mi := &file_fluxline_v1_image_job_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +1015,7 @@ func (x *ImageResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageResult.ProtoReflect.Descriptor instead.
 func (*ImageResult) Descriptor() ([]byte, []int) {
-	return file_fluxline_v1_image_job_proto_rawDescGZIP(), []int{5}
+	return file_fluxline_v1_image_job_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ImageResult) GetIndex() int32 {
@@ -987,7 +1080,7 @@ type Advisory struct {
 
 func (x *Advisory) Reset() {
 	*x = Advisory{}
-	mi := &file_fluxline_v1_image_job_proto_msgTypes[6]
+	mi := &file_fluxline_v1_image_job_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1092,7 @@ func (x *Advisory) String() string {
 func (*Advisory) ProtoMessage() {}
 
 func (x *Advisory) ProtoReflect() protoreflect.Message {
-	mi := &file_fluxline_v1_image_job_proto_msgTypes[6]
+	mi := &file_fluxline_v1_image_job_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1105,7 @@ func (x *Advisory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Advisory.ProtoReflect.Descriptor instead.
 func (*Advisory) Descriptor() ([]byte, []int) {
-	return file_fluxline_v1_image_job_proto_rawDescGZIP(), []int{6}
+	return file_fluxline_v1_image_job_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Advisory) GetReason() string {
@@ -1138,7 +1231,14 @@ const file_fluxline_v1_image_job_proto_rawDesc = "" +
 	"\x0ePHASE_ENCODING\x10\x01\x12\x13\n" +
 	"\x0fPHASE_DENOISING\x10\x02\x12\x12\n" +
 	"\x0ePHASE_DECODING\x10\x03\x12\x13\n" +
-	"\x0fPHASE_UPLOADING\x10\x04\"\xbf\x01\n" +
+	"\x0fPHASE_UPLOADING\x10\x04\"\x9e\x01\n" +
+	"\aPreview\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x05R\x05index\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x05R\x04step\x12\x14\n" +
+	"\x05width\x18\x03 \x01(\x05R\x05width\x12\x16\n" +
+	"\x06height\x18\x04 \x01(\x05R\x06height\x12!\n" +
+	"\fcontent_type\x18\x05 \x01(\tR\vcontentType\x12\x18\n" +
+	"\acontent\x18\x06 \x01(\fR\acontent\"\xbf\x01\n" +
 	"\vImageResult\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12\x14\n" +
 	"\x05width\x18\x02 \x01(\x05R\x05width\x12\x16\n" +
@@ -1176,7 +1276,7 @@ func file_fluxline_v1_image_job_proto_rawDescGZIP() []byte {
 }
 
 var file_fluxline_v1_image_job_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_fluxline_v1_image_job_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_fluxline_v1_image_job_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_fluxline_v1_image_job_proto_goTypes = []any{
 	(OutputFormat)(0),             // 0: fluxline.v1.OutputFormat
 	(Priority)(0),                 // 1: fluxline.v1.Priority
@@ -1187,30 +1287,31 @@ var file_fluxline_v1_image_job_proto_goTypes = []any{
 	(*Webhook)(nil),               // 6: fluxline.v1.Webhook
 	(*ImageJob)(nil),              // 7: fluxline.v1.ImageJob
 	(*Progress)(nil),              // 8: fluxline.v1.Progress
-	(*ImageResult)(nil),           // 9: fluxline.v1.ImageResult
-	(*Advisory)(nil),              // 10: fluxline.v1.Advisory
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*status.Status)(nil),         // 13: google.rpc.Status
+	(*Preview)(nil),               // 9: fluxline.v1.Preview
+	(*ImageResult)(nil),           // 10: fluxline.v1.ImageResult
+	(*Advisory)(nil),              // 11: fluxline.v1.Advisory
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*status.Status)(nil),         // 14: google.rpc.Status
 }
 var file_fluxline_v1_image_job_proto_depIdxs = []int32{
 	0,  // 0: fluxline.v1.ImageSpec.output_format:type_name -> fluxline.v1.OutputFormat
 	5,  // 1: fluxline.v1.ImageSpec.input_images:type_name -> fluxline.v1.InputImage
 	5,  // 2: fluxline.v1.ImageSpec.mask:type_name -> fluxline.v1.InputImage
 	6,  // 3: fluxline.v1.ImageSpec.webhook:type_name -> fluxline.v1.Webhook
-	11, // 4: fluxline.v1.ImageSpec.queue_timeout:type_name -> google.protobuf.Duration
-	12, // 5: fluxline.v1.ImageSpec.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 4: fluxline.v1.ImageSpec.queue_timeout:type_name -> google.protobuf.Duration
+	13, // 5: fluxline.v1.ImageSpec.expire_time:type_name -> google.protobuf.Timestamp
 	1,  // 6: fluxline.v1.ImageSpec.priority:type_name -> fluxline.v1.Priority
 	2,  // 7: fluxline.v1.ImageJob.state:type_name -> fluxline.v1.ImageJob.State
 	4,  // 8: fluxline.v1.ImageJob.spec:type_name -> fluxline.v1.ImageSpec
 	8,  // 9: fluxline.v1.ImageJob.progress:type_name -> fluxline.v1.Progress
-	9,  // 10: fluxline.v1.ImageJob.images:type_name -> fluxline.v1.ImageResult
-	10, // 11: fluxline.v1.ImageJob.advisories:type_name -> fluxline.v1.Advisory
-	13, // 12: fluxline.v1.ImageJob.error:type_name -> google.rpc.Status
-	12, // 13: fluxline.v1.ImageJob.create_time:type_name -> google.protobuf.Timestamp
-	12, // 14: fluxline.v1.ImageJob.start_time:type_name -> google.protobuf.Timestamp
-	12, // 15: fluxline.v1.ImageJob.end_time:type_name -> google.protobuf.Timestamp
-	12, // 16: fluxline.v1.ImageJob.expire_time:type_name -> google.protobuf.Timestamp
+	10, // 10: fluxline.v1.ImageJob.images:type_name -> fluxline.v1.ImageResult
+	11, // 11: fluxline.v1.ImageJob.advisories:type_name -> fluxline.v1.Advisory
+	14, // 12: fluxline.v1.ImageJob.error:type_name -> google.rpc.Status
+	13, // 13: fluxline.v1.ImageJob.create_time:type_name -> google.protobuf.Timestamp
+	13, // 14: fluxline.v1.ImageJob.start_time:type_name -> google.protobuf.Timestamp
+	13, // 15: fluxline.v1.ImageJob.end_time:type_name -> google.protobuf.Timestamp
+	13, // 16: fluxline.v1.ImageJob.expire_time:type_name -> google.protobuf.Timestamp
 	3,  // 17: fluxline.v1.Progress.phase:type_name -> fluxline.v1.Progress.Phase
 	18, // [18:18] is the sub-list for method output_type
 	18, // [18:18] is the sub-list for method input_type
@@ -1235,7 +1336,7 @@ func file_fluxline_v1_image_job_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fluxline_v1_image_job_proto_rawDesc), len(file_fluxline_v1_image_job_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

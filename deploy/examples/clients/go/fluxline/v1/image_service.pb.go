@@ -359,9 +359,13 @@ func (x *WatchImageJobRequest) GetResumeRevision() uint64 {
 
 type ImageJobEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only grows over the events of one job, on every replica.
-	Revision      uint64    `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Job           *ImageJob `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
+	// Only grows over the events of one job, on every replica; a preview has that of the event
+	// before it.
+	Revision uint64    `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Job      *ImageJob `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
+	// Set on events that bring a preview; the job is then the same as before. A watch that begins
+	// late, or again, starts with the newest preview of each image.
+	Preview       *Preview `protobuf:"bytes,3,opt,name=preview,proto3" json:"preview,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -406,6 +410,13 @@ func (x *ImageJobEvent) GetRevision() uint64 {
 func (x *ImageJobEvent) GetJob() *ImageJob {
 	if x != nil {
 		return x.Job
+	}
+	return nil
+}
+
+func (x *ImageJobEvent) GetPreview() *Preview {
+	if x != nil {
+		return x.Preview
 	}
 	return nil
 }
@@ -610,6 +621,7 @@ type GenerateImageResponse struct {
 	//
 	//	*GenerateImageResponse_JobEvent
 	//	*GenerateImageResponse_ImageChunk
+	//	*GenerateImageResponse_Preview
 	Event         isGenerateImageResponse_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -670,6 +682,15 @@ func (x *GenerateImageResponse) GetImageChunk() *ImageChunk {
 	return nil
 }
 
+func (x *GenerateImageResponse) GetPreview() *Preview {
+	if x != nil {
+		if x, ok := x.Event.(*GenerateImageResponse_Preview); ok {
+			return x.Preview
+		}
+	}
+	return nil
+}
+
 type isGenerateImageResponse_Event interface {
 	isGenerateImageResponse_Event()
 }
@@ -684,9 +705,16 @@ type GenerateImageResponse_ImageChunk struct {
 	ImageChunk *ImageChunk `protobuf:"bytes,2,opt,name=image_chunk,json=imageChunk,proto3,oneof"`
 }
 
+type GenerateImageResponse_Preview struct {
+	// An image as it is so far, if preview_count asked for it.
+	Preview *Preview `protobuf:"bytes,3,opt,name=preview,proto3,oneof"`
+}
+
 func (*GenerateImageResponse_JobEvent) isGenerateImageResponse_Event() {}
 
 func (*GenerateImageResponse_ImageChunk) isGenerateImageResponse_Event() {}
+
+func (*GenerateImageResponse_Preview) isGenerateImageResponse_Event() {}
 
 type ImageChunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -938,10 +966,11 @@ const file_fluxline_v1_image_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"S\n" +
 	"\x14WatchImageJobRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
-	"\x0fresume_revision\x18\x02 \x01(\x04R\x0eresumeRevision\"T\n" +
+	"\x0fresume_revision\x18\x02 \x01(\x04R\x0eresumeRevision\"\x84\x01\n" +
 	"\rImageJobEvent\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12'\n" +
-	"\x03job\x18\x02 \x01(\v2\x15.fluxline.v1.ImageJobR\x03job\"T\n" +
+	"\x03job\x18\x02 \x01(\v2\x15.fluxline.v1.ImageJobR\x03job\x12.\n" +
+	"\apreview\x18\x03 \x01(\v2\x14.fluxline.v1.PreviewR\apreview\"T\n" +
 	"\x10ReadImageRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x05R\x05index\x12\x16\n" +
@@ -956,11 +985,12 @@ const file_fluxline_v1_image_service_proto_rawDesc = "" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.fluxline.v1.ImageSpecR\x04spec\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"\x97\x01\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"\xc9\x01\n" +
 	"\x15GenerateImageResponse\x129\n" +
 	"\tjob_event\x18\x01 \x01(\v2\x1a.fluxline.v1.ImageJobEventH\x00R\bjobEvent\x12:\n" +
 	"\vimage_chunk\x18\x02 \x01(\v2\x17.fluxline.v1.ImageChunkH\x00R\n" +
-	"imageChunkB\a\n" +
+	"imageChunk\x120\n" +
+	"\apreview\x18\x03 \x01(\v2\x14.fluxline.v1.PreviewH\x00R\apreviewB\a\n" +
 	"\x05event\"\x94\x01\n" +
 	"\n" +
 	"ImageChunk\x12\x14\n" +
@@ -1022,40 +1052,43 @@ var file_fluxline_v1_image_service_proto_goTypes = []any{
 	(*ImageSpec)(nil),             // 15: fluxline.v1.ImageSpec
 	(ImageJob_State)(0),           // 16: fluxline.v1.ImageJob.State
 	(*ImageJob)(nil),              // 17: fluxline.v1.ImageJob
-	(*Pool)(nil),                  // 18: fluxline.v1.Pool
+	(*Preview)(nil),               // 18: fluxline.v1.Preview
+	(*Pool)(nil),                  // 19: fluxline.v1.Pool
 }
 var file_fluxline_v1_image_service_proto_depIdxs = []int32{
 	15, // 0: fluxline.v1.CreateImageJobRequest.spec:type_name -> fluxline.v1.ImageSpec
 	16, // 1: fluxline.v1.ListImageJobsRequest.states:type_name -> fluxline.v1.ImageJob.State
 	17, // 2: fluxline.v1.ListImageJobsResponse.jobs:type_name -> fluxline.v1.ImageJob
 	17, // 3: fluxline.v1.ImageJobEvent.job:type_name -> fluxline.v1.ImageJob
-	15, // 4: fluxline.v1.GenerateImageRequest.spec:type_name -> fluxline.v1.ImageSpec
-	6,  // 5: fluxline.v1.GenerateImageResponse.job_event:type_name -> fluxline.v1.ImageJobEvent
-	11, // 6: fluxline.v1.GenerateImageResponse.image_chunk:type_name -> fluxline.v1.ImageChunk
-	18, // 7: fluxline.v1.ListPoolsResponse.pools:type_name -> fluxline.v1.Pool
-	0,  // 8: fluxline.v1.ImageService.CreateImageJob:input_type -> fluxline.v1.CreateImageJobRequest
-	1,  // 9: fluxline.v1.ImageService.GetImageJob:input_type -> fluxline.v1.GetImageJobRequest
-	2,  // 10: fluxline.v1.ImageService.ListImageJobs:input_type -> fluxline.v1.ListImageJobsRequest
-	4,  // 11: fluxline.v1.ImageService.CancelImageJob:input_type -> fluxline.v1.CancelImageJobRequest
-	5,  // 12: fluxline.v1.ImageService.WatchImageJob:input_type -> fluxline.v1.WatchImageJobRequest
-	7,  // 13: fluxline.v1.ImageService.ReadImage:input_type -> fluxline.v1.ReadImageRequest
-	9,  // 14: fluxline.v1.ImageService.GenerateImage:input_type -> fluxline.v1.GenerateImageRequest
-	12, // 15: fluxline.v1.ImageService.ListPools:input_type -> fluxline.v1.ListPoolsRequest
-	14, // 16: fluxline.v1.ImageService.GetPool:input_type -> fluxline.v1.GetPoolRequest
-	17, // 17: fluxline.v1.ImageService.CreateImageJob:output_type -> fluxline.v1.ImageJob
-	17, // 18: fluxline.v1.ImageService.GetImageJob:output_type -> fluxline.v1.ImageJob
-	3,  // 19: fluxline.v1.ImageService.ListImageJobs:output_type -> fluxline.v1.ListImageJobsResponse
-	17, // 20: fluxline.v1.ImageService.CancelImageJob:output_type -> fluxline.v1.ImageJob
-	6,  // 21: fluxline.v1.ImageService.WatchImageJob:output_type -> fluxline.v1.ImageJobEvent
-	8,  // 22: fluxline.v1.ImageService.ReadImage:output_type -> fluxline.v1.ReadImageResponse
-	10, // 23: fluxline.v1.ImageService.GenerateImage:output_type -> fluxline.v1.GenerateImageResponse
-	13, // 24: fluxline.v1.ImageService.ListPools:output_type -> fluxline.v1.ListPoolsResponse
-	18, // 25: fluxline.v1.ImageService.GetPool:output_type -> fluxline.v1.Pool
-	17, // [17:26] is the sub-list for method output_type
-	8,  // [8:17] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	18, // 4: fluxline.v1.ImageJobEvent.preview:type_name -> fluxline.v1.Preview
+	15, // 5: fluxline.v1.GenerateImageRequest.spec:type_name -> fluxline.v1.ImageSpec
+	6,  // 6: fluxline.v1.GenerateImageResponse.job_event:type_name -> fluxline.v1.ImageJobEvent
+	11, // 7: fluxline.v1.GenerateImageResponse.image_chunk:type_name -> fluxline.v1.ImageChunk
+	18, // 8: fluxline.v1.GenerateImageResponse.preview:type_name -> fluxline.v1.Preview
+	19, // 9: fluxline.v1.ListPoolsResponse.pools:type_name -> fluxline.v1.Pool
+	0,  // 10: fluxline.v1.ImageService.CreateImageJob:input_type -> fluxline.v1.CreateImageJobRequest
+	1,  // 11: fluxline.v1.ImageService.GetImageJob:input_type -> fluxline.v1.GetImageJobRequest
+	2,  // 12: fluxline.v1.ImageService.ListImageJobs:input_type -> fluxline.v1.ListImageJobsRequest
+	4,  // 13: fluxline.v1.ImageService.CancelImageJob:input_type -> fluxline.v1.CancelImageJobRequest
+	5,  // 14: fluxline.v1.ImageService.WatchImageJob:input_type -> fluxline.v1.WatchImageJobRequest
+	7,  // 15: fluxline.v1.ImageService.ReadImage:input_type -> fluxline.v1.ReadImageRequest
+	9,  // 16: fluxline.v1.ImageService.GenerateImage:input_type -> fluxline.v1.GenerateImageRequest
+	12, // 17: fluxline.v1.ImageService.ListPools:input_type -> fluxline.v1.ListPoolsRequest
+	14, // 18: fluxline.v1.ImageService.GetPool:input_type -> fluxline.v1.GetPoolRequest
+	17, // 19: fluxline.v1.ImageService.CreateImageJob:output_type -> fluxline.v1.ImageJob
+	17, // 20: fluxline.v1.ImageService.GetImageJob:output_type -> fluxline.v1.ImageJob
+	3,  // 21: fluxline.v1.ImageService.ListImageJobs:output_type -> fluxline.v1.ListImageJobsResponse
+	17, // 22: fluxline.v1.ImageService.CancelImageJob:output_type -> fluxline.v1.ImageJob
+	6,  // 23: fluxline.v1.ImageService.WatchImageJob:output_type -> fluxline.v1.ImageJobEvent
+	8,  // 24: fluxline.v1.ImageService.ReadImage:output_type -> fluxline.v1.ReadImageResponse
+	10, // 25: fluxline.v1.ImageService.GenerateImage:output_type -> fluxline.v1.GenerateImageResponse
+	13, // 26: fluxline.v1.ImageService.ListPools:output_type -> fluxline.v1.ListPoolsResponse
+	19, // 27: fluxline.v1.ImageService.GetPool:output_type -> fluxline.v1.Pool
+	19, // [19:28] is the sub-list for method output_type
+	10, // [10:19] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_fluxline_v1_image_service_proto_init() }
@@ -1068,6 +1101,7 @@ func file_fluxline_v1_image_service_proto_init() {
 	file_fluxline_v1_image_service_proto_msgTypes[10].OneofWrappers = []any{
 		(*GenerateImageResponse_JobEvent)(nil),
 		(*GenerateImageResponse_ImageChunk)(nil),
+		(*GenerateImageResponse_Preview)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

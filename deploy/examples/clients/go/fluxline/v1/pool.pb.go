@@ -200,6 +200,7 @@ type Limits struct {
 	MaxSequenceLength int32                  `protobuf:"varint,8,opt,name=max_sequence_length,json=maxSequenceLength,proto3" json:"max_sequence_length,omitempty"`
 	MaxImageCount     int32                  `protobuf:"varint,9,opt,name=max_image_count,json=maxImageCount,proto3" json:"max_image_count,omitempty"`
 	MaxPromptBytes    int32                  `protobuf:"varint,10,opt,name=max_prompt_bytes,json=maxPromptBytes,proto3" json:"max_prompt_bytes,omitempty"`
+	MaxPreviewCount   int32                  `protobuf:"varint,11,opt,name=max_preview_count,json=maxPreviewCount,proto3" json:"max_preview_count,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -300,6 +301,13 @@ func (x *Limits) GetMaxImageCount() int32 {
 func (x *Limits) GetMaxPromptBytes() int32 {
 	if x != nil {
 		return x.MaxPromptBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxPreviewCount() int32 {
+	if x != nil {
+		return x.MaxPreviewCount
 	}
 	return 0
 }
@@ -468,7 +476,7 @@ const file_fluxline_v1_pool_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06family\x18\x02 \x01(\tR\x06family\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12+\n" +
-	"\x11guidance_embedded\x18\x04 \x01(\bR\x10guidanceEmbedded\"\xec\x02\n" +
+	"\x11guidance_embedded\x18\x04 \x01(\bR\x10guidanceEmbedded\"\x98\x03\n" +
 	"\x06Limits\x12#\n" +
 	"\rsize_multiple\x18\x01 \x01(\x05R\fsizeMultiple\x12\x19\n" +
 	"\bmin_size\x18\x02 \x01(\x05R\aminSize\x12\x19\n" +
@@ -481,7 +489,8 @@ const file_fluxline_v1_pool_proto_rawDesc = "" +
 	"\x13max_sequence_length\x18\b \x01(\x05R\x11maxSequenceLength\x12&\n" +
 	"\x0fmax_image_count\x18\t \x01(\x05R\rmaxImageCount\x12(\n" +
 	"\x10max_prompt_bytes\x18\n" +
-	" \x01(\x05R\x0emaxPromptBytes\"\xbf\x01\n" +
+	" \x01(\x05R\x0emaxPromptBytes\x12*\n" +
+	"\x11max_preview_count\x18\v \x01(\x05R\x0fmaxPreviewCount\"\xbf\x01\n" +
 	"\bDefaults\x12\x14\n" +
 	"\x05width\x18\x01 \x01(\x05R\x05width\x12\x16\n" +
 	"\x06height\x18\x02 \x01(\x05R\x06height\x12.\n" +
