@@ -1,28 +1,63 @@
 /** The model families there are, and which of them a checkpoint belongs to. */
 import type { Checkpoint } from "../core/checkpoint.ts";
 import { checkpointError } from "../core/checkpoint-error.ts";
-import type { ImageModel } from "../core/image-model.ts";
+import type { Graph, ImageModel } from "../core/image-model.ts";
+import type { BlockRange, ModelLayout } from "../core/stage-plan.ts";
 import type { RunType } from "../onnx/graph.ts";
 import { describeFlux1, FLUX1_PIPELINES } from "./flux1.ts";
+import { flux1Graphs, flux1Layout, type GraphSelection } from "./flux1-graphs.ts";
 import type { Recipe } from "./network.ts";
 
 export interface ModelOptions {
   readonly runType: RunType;
   readonly recipe?: Recipe | undefined;
+  /** Cuts of the denoiser, in order and without a gap; default: one stage of all blocks. */
+  readonly stages?: readonly BlockRange[];
 }
 
 interface Family {
   readonly pipelines: readonly string[];
   readonly describe: (checkpoint: Checkpoint, options: ModelOptions) => ImageModel;
+  readonly layout: (checkpoint: Checkpoint) => ModelLayout;
+  readonly graphs: (
+    checkpoint: Checkpoint,
+    options: ModelOptions,
+    selection: GraphSelection,
+  ) => Graph[];
 }
 
-const families: readonly Family[] = [{ pipelines: FLUX1_PIPELINES, describe: describeFlux1 }];
+const families: readonly Family[] = [
+  {
+    pipelines: FLUX1_PIPELINES,
+    describe: describeFlux1,
+    layout: flux1Layout,
+    graphs: flux1Graphs,
+  },
+];
 
 /** The checkpoint as an image model; throws an AppError that names what it is instead. */
 export function describeModel(checkpoint: Checkpoint, options: ModelOptions): ImageModel {
+  return familyOf(checkpoint).describe(checkpoint, options);
+}
+
+/** What of the model can be placed where: for the stage planner. */
+export function modelLayout(checkpoint: Checkpoint): ModelLayout {
+  return familyOf(checkpoint).layout(checkpoint);
+}
+
+/** The graphs of one rank, for a process that runs them and plans no request. */
+export function modelGraphs(
+  checkpoint: Checkpoint,
+  options: ModelOptions,
+  selection: GraphSelection,
+): Graph[] {
+  return familyOf(checkpoint).graphs(checkpoint, options, selection);
+}
+
+function familyOf(checkpoint: Checkpoint): Family {
   const { className } = checkpoint;
   const family = families.find(({ pipelines }) => pipelines.includes(className));
-  if (family !== undefined) return family.describe(checkpoint, options);
+  if (family !== undefined) return family;
   const known = families.flatMap(({ pipelines }) => pipelines).join(", ");
   const place = `${checkpoint.directory}/model_index.json: _class_name`;
   throw checkpointError(place, `is "${className}"; use a model folder of: ${known}`);

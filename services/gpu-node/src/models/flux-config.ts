@@ -4,6 +4,9 @@
  */
 import type { Component } from "../core/checkpoint.ts";
 import { shown } from "../core/checkpoint-error.ts";
+import type { BlockRange } from "../core/stage-plan.ts";
+
+export type { BlockRange } from "../core/stage-plan.ts";
 
 export interface FluxTransformerConfig {
   readonly doubleBlocks: number;
@@ -59,12 +62,7 @@ export function readFluxTransformerConfig({ config }: Component): FluxTransforme
   };
 }
 
-/** Double blocks, then single blocks, counted together: `first` up to but not including `end`. */
-export interface BlockRange {
-  readonly first: number;
-  readonly end: number;
-}
-
+/** Blocks are counted together: double blocks, then single blocks. */
 export function allBlocks(config: FluxTransformerConfig): BlockRange {
   return { first: 0, end: config.doubleBlocks + config.singleBlocks };
 }

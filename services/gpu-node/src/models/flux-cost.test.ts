@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { stepOperations } from "./flux-cost.ts";
+import { blockOperations, stepOperations } from "./flux-cost.ts";
 
 const fluxDev = {
   doubleBlocks: 19,
@@ -22,4 +22,12 @@ test("FLUX.1-dev at 1024x1024 takes about 74 trillion operations a step", () => 
 test("half the side is less than a quarter of the image work", () => {
   const whole = stepOperations(fluxDev, 4096, 0);
   expect(stepOperations(fluxDev, 1024, 0)).toBeLessThan(whole / 4);
+});
+
+test("blocks cost about the same; the first has the embedders, the last the prediction", () => {
+  const blocks = blockOperations(fluxDev, 4096, 512);
+  expect(blocks).toHaveLength(57);
+  expect(blocks[30]! / blocks[1]!).toBeCloseTo(1, 2);
+  expect(blocks[0]!).toBeGreaterThan(blocks[1]!);
+  expect(blocks[56]!).toBeGreaterThan(blocks[55]!);
 });

@@ -16,12 +16,25 @@ export function stepOperations(
   imageTokens: number,
   textTokens: number,
 ): number {
+  return blockOperations(config, imageTokens, textTokens).reduce((sum, block) => sum + block, 0);
+}
+
+/**
+ * The same, block by block: double blocks, then single blocks. What comes before the first block
+ * counts with it, what comes after the last with that.
+ */
+export function blockOperations(
+  config: FluxTransformerConfig,
+  imageTokens: number,
+  textTokens: number,
+): number[] {
   const { width, doubleBlocks, singleBlocks, inChannels, outChannels, textWidth } = config;
   const tokens = imageTokens + textTokens;
-  const blocks = doubleBlocks + singleBlocks;
-  const linears = 2 * 12 * width ** 2 * tokens * blocks;
-  const attention = 4 * tokens ** 2 * width * blocks;
-  const modulation = 2 * width ** 2 * (12 * doubleBlocks + 3 * singleBlocks);
-  const embedders = 2 * width * (imageTokens * (inChannels + outChannels) + textTokens * textWidth);
-  return linears + attention + modulation + embedders;
+  const streams = 2 * 12 * width ** 2 * tokens + 4 * tokens ** 2 * width;
+  const blocks = Array.from({ length: doubleBlocks + singleBlocks }, (_, block) => {
+    return streams + 2 * width ** 2 * (block < doubleBlocks ? 12 : 3);
+  });
+  blocks[0]! += 2 * width * (imageTokens * inChannels + textTokens * textWidth);
+  blocks[blocks.length - 1]! += 2 * width * imageTokens * outChannels;
+  return blocks;
 }

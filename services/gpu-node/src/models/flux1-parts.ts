@@ -47,15 +47,20 @@ export interface Flux1Parts {
   readonly t5Tokenizer: TextTokenizer;
 }
 
-/** @throws AppError naming file, key and value */
-export function readFlux1Parts(checkpoint: Checkpoint): Flux1Parts {
+/** @throws AppError naming what is missing */
+export function flux1Components(checkpoint: Checkpoint): Flux1Components {
   pipelineClass(configFile(checkpoint, MODEL_INDEX), FLUX1_PIPELINES);
-  const components: Flux1Components = {
+  return {
     transformer: component(checkpoint, "transformer"),
     clip: component(checkpoint, "text_encoder"),
     t5: component(checkpoint, "text_encoder_2"),
     vae: component(checkpoint, "vae"),
   };
+}
+
+/** @throws AppError naming file, key and value */
+export function readFlux1Parts(checkpoint: Checkpoint): Flux1Parts {
+  const components = flux1Components(checkpoint);
   const clip = readClipTextConfig(components.clip);
   const words = clipTokenizer(checkpoint, "tokenizer");
   const parts: Flux1Parts = {

@@ -26,7 +26,6 @@ import { NOISE_BLOCK, TorchGenerator } from "../core/noise.ts";
 import { combineGuidance, eulerStep, makeSchedule } from "../core/sigmas.ts";
 import { float32Tensor, int64Tensor, type NamedTensors } from "../core/tensor.ts";
 import type { RunType } from "../onnx/graph.ts";
-import { clipTextGraph } from "./clip-text.ts";
 import { readFluxTransformerConfig } from "./flux-config.ts";
 import { stepOperations } from "./flux-cost.ts";
 import {
@@ -37,14 +36,12 @@ import {
   textPositions,
   timestepEmbedding,
 } from "./flux-positions.ts";
-import { type BlockRange, fluxTransformerGraph } from "./flux-transformer.ts";
+import type { BlockRange } from "./flux-transformer.ts";
+import { componentGraph, denoiserGraph } from "./flux1-graphs.ts";
 import { type Flux1Parts, readFlux1Parts } from "./flux1-parts.ts";
 import { FLUX1_LIMITS, type Flux1Limits, flux1Profile } from "./flux1-profile.ts";
 import { encodeText, negativeText, positiveText } from "./flux1-text.ts";
-import { toGraph } from "./graph.ts";
 import type { Recipe } from "./network.ts";
-import { t5EncoderGraph } from "./t5-encoder.ts";
-import { vaeDecoderGraph } from "./vae.ts";
 
 export { FLUX1_PIPELINES } from "./flux1-parts.ts";
 export { FLUX1_LIMITS, type Flux1Limits } from "./flux1-profile.ts";
@@ -60,19 +57,18 @@ export interface Flux1Options {
 
 /** @throws AppError naming file, key and value of what is wrong with the checkpoint */
 export function describeFlux1(checkpoint: Checkpoint, options: Flux1Options): ImageModel {
-  const { runType, recipe } = options;
+  const { runType } = options;
   const parts = readFlux1Parts(checkpoint);
   const { components } = parts;
   const stages = (options.stages ?? [undefined]).map((blocks) =>
-    toGraph(fluxTransformerGraph(components.transformer, runType, blocks, recipe)),
+    denoiserGraph(components, options, blocks),
   );
-  const decoder = toGraph(vaeDecoderGraph(components.vae, runType, recipe));
-  const graphs = [
-    toGraph(clipTextGraph(components.clip, runType, recipe)),
-    toGraph(t5EncoderGraph(components.t5, runType, recipe)),
-    ...stages,
-    decoder,
+  const [clip, t5, decoder] = [
+    componentGraph(components, options, "clip"),
+    componentGraph(components, options, "t5"),
+    componentGraph(components, options, "vae"),
   ];
+  const graphs = [clip, t5, ...stages, decoder];
   const planner = new Planner(parts, runType, checkpoint.digest, stages);
   return {
     profile: flux1Profile(checkpoint, parts, runType, { ...FLUX1_LIMITS, ...options.limits }),
