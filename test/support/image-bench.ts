@@ -13,8 +13,10 @@ import { Engine, type EngineUnit } from "@fluxline/gpu-node/adapters/engine.ts";
 import type { RunnerArguments } from "@fluxline/gpu-node/adapters/runner/arguments.ts";
 import { DeviceRunner } from "@fluxline/gpu-node/adapters/runner/device-runner.ts";
 import type { DriverLimits, ReleaseReason } from "@fluxline/gpu-node/core/driver.ts";
+import { ONE_DEVICE } from "@fluxline/gpu-node/core/step-batcher.ts";
 import type { ImageModel, Pixels } from "@fluxline/gpu-node/core/image-model.ts";
 import { describeModel } from "@fluxline/gpu-node/models/families.ts";
+import { realClock } from "@fluxline/platform/real-clock.ts";
 
 export type JobEnd =
   | { readonly kind: "finished"; readonly images: readonly Pixels[] }
@@ -59,7 +61,14 @@ export class ImageBench {
       },
       onBroken: () => undefined,
     });
-    const limits = { rowsMax: 4, residentsMax: 16, slots: 1, ...options.limits };
+    const limits: DriverLimits = {
+      rowsMax: 4,
+      residentsMax: 16,
+      batching: "full",
+      stepsInFlightMax: 1,
+      devices: ONE_DEVICE,
+      ...options.limits,
+    };
     const end = (id: string, how: JobEnd): void => this.#ends.get(id)?.(how);
     this.engine = new Engine(
       model,
@@ -83,6 +92,7 @@ export class ImageBench {
         dropped: (id) => end(id, { kind: "dropped" }),
         drained: () => undefined,
       },
+      realClock,
     );
   }
 
@@ -106,7 +116,8 @@ export class ImageBench {
     this.#ends.set(id, resolve);
     this.#images.set(id, []);
     const all = Array.from({ length: request.imageCount }, (_, index) => ({ index, step: 0 }));
-    this.engine.assign({ id, request, units: units ?? all, alone: false });
+    const terms = { tenant: "default", share: 1, priorityClass: "standard" } as const;
+    this.engine.assign({ id, request, units: units ?? all, alone: false, ...terms });
     return { id, end: promise };
   }
 

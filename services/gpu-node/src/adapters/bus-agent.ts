@@ -24,6 +24,7 @@ import {
   Revoke_Reason,
 } from "@fluxline/proto/fluxline/internal/v1/bus.ts";
 import type { ImageUnit } from "@fluxline/proto/fluxline/internal/v1/record.ts";
+import type { ServiceTerms } from "../core/driver.ts";
 import type { FenceGuard, PlacementFence } from "../core/fence-guard.ts";
 import type { ImageModel } from "../core/image-model.ts";
 import type { BlobStore } from "./blob-store.ts";
@@ -196,7 +197,7 @@ export class BusAgent {
     const imagesDone = request.imageCount - units.length;
     desk.place({ fence, spec, imagesDone, steps: request.steps, restarted });
     try {
-      engine.assign({ id, request, units, alone: assign.alone });
+      engine.assign({ id, request, units, alone: assign.alone, ...serviceTerms(assign, fence) });
     } catch (thrown) {
       desk.unplace(id);
       throw thrown;
@@ -338,6 +339,10 @@ export class BusAgent {
 
 function answer(outcome: Outcome, error?: AppError): CommandReplyMessage {
   return { outcome: outcomes[outcome], error: error === undefined ? undefined : toStatus(error) };
+}
+
+function serviceTerms(_assign: Assign, { tenant }: Fence): ServiceTerms {
+  return { tenant, share: 1, priorityClass: "standard" };
 }
 
 function fromStart(unit: ImageUnit): EngineUnit {

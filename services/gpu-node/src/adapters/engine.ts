@@ -4,8 +4,10 @@
  * back to the core. It knows no family and no bus.
  */
 import { assert, unreachable } from "@fluxline/kernel/assert.ts";
+import type { Clock } from "@fluxline/kernel/clock.ts";
 import { AppError, type ErrorRecord, toErrorRecord } from "@fluxline/kernel/error.ts";
 import type { Advisory, ImageRequest } from "@fluxline/kernel/image-request.ts";
+import { steadyClock } from "@fluxline/platform/steady-clock.ts";
 import {
   type Admission,
   Driver,
@@ -14,10 +16,11 @@ import {
   type DriverLimits,
   type ProgressPhase,
   type ReleaseReason,
+  type ServiceTerms,
 } from "../core/driver.ts";
 import type { ImageModel, ImagePlan, Pass, Pixels, TextEncoding } from "../core/image-model.ts";
 import type { Row, Task } from "../core/step-batcher.ts";
-import { StepCostTable } from "../core/step-cost.ts";
+import type { StepCostTable } from "../core/step-cost.ts";
 import type { NamedTensors, Tensor } from "../core/tensor.ts";
 import { RetainedCache } from "./retained-cache.ts";
 import type { DeviceRunner, GraphCall, InputPart } from "./runner/device-runner.ts";
@@ -25,7 +28,7 @@ import type { DeviceRunner, GraphCall, InputPart } from "./runner/device-runner.
 /** Text encodings and position tables that no resident uses, kept for the next request. */
 const RETAINED_LIMITS = { idleBytesMax: 256 * 1024 * 1024, idleKeysMax: 1024 };
 
-export interface EngineJob {
+export interface EngineJob extends ServiceTerms {
   readonly id: string;
   readonly request: ImageRequest;
   /** Units still to be made; with the latents at `step` when it is not 0. */
@@ -73,6 +76,12 @@ interface EngineState {
   readonly held: Map<string, readonly string[]>;
 }
 
+interface TaskOutcome {
+  readonly notFinite?: readonly Row[];
+  /** Of a step: what its slowest stage took. */
+  readonly seconds?: number;
+}
+
 export class Engine {
   readonly #model: ImageModel;
   readonly #runner: DeviceRunner;
@@ -80,8 +89,8 @@ export class Engine {
   readonly #listener: EngineListener;
   readonly #driver: Driver;
   readonly #cache: RetainedCache;
+  readonly #nowMs: () => number;
   readonly #jobs = new Map<string, EngineState>();
-  readonly stepCosts = new StepCostTable();
 
   constructor(
     model: ImageModel,
@@ -89,12 +98,14 @@ export class Engine {
     limits: DriverLimits,
     store: ImageStore,
     listener: EngineListener,
+    clock: Clock,
   ) {
     this.#model = model;
     this.#runner = runner;
     this.#store = store;
     this.#listener = listener;
     this.#driver = new Driver(limits);
+    this.#nowMs = steadyClock(clock);
     this.#cache = new RetainedCache(runner, RETAINED_LIMITS);
   }
 
@@ -106,14 +117,19 @@ export class Engine {
     return this.#driver.draining;
   }
 
+  get stepCosts(): StepCostTable {
+    return this.#driver.stepCosts;
+  }
+
   residents(): ReturnType<Driver["residents"]> {
     return this.#driver.residents();
   }
 
   /** Plans and begins a job that `admission` accepted; throws an AppError if it cannot be planned. */
   assign(job: EngineJob): ImagePlan {
-    const plan = this.#model.plan(job.request);
-    const units = job.units.map(({ index, step, latents }): [number, UnitState] => {
+    const { request, units: asked, ...facts } = job;
+    const plan = this.#model.plan(request);
+    const units = asked.map(({ index, step, latents }): [number, UnitState] => {
       return [index, { step: latents === undefined ? 0 : step, latents }];
     });
     const state: EngineState = {
@@ -126,12 +142,11 @@ export class Engine {
     this.#send({
       kind: "assigned",
       job: {
-        id: job.id,
+        ...facts,
         shapeKey: plan.shapeKey,
         steps: plan.steps,
         passes: plan.encodings.negative === undefined ? 1 : 2,
         units: [...state.units].map(([index, { step }]) => ({ index, step })),
-        alone: job.alone,
       },
     });
     return plan;
@@ -150,7 +165,7 @@ export class Engine {
   }
 
   #send(input: DriverInput): void {
-    for (const effect of this.#driver.step(input)) this.#carryOut(effect);
+    for (const effect of this.#driver.step(input, this.#nowMs())) this.#carryOut(effect);
   }
 
   #carryOut(effect: DriverEffect): void {
@@ -191,24 +206,23 @@ export class Engine {
   async #perform(task: Task): Promise<void> {
     let input: DriverInput;
     try {
-      const notFinite = await this.#runTask(task);
-      input = { kind: "task-done", task, notFinite };
+      input = { kind: "task-done", task, ...(await this.#runTask(task)) };
     } catch (thrown) {
       input = { kind: "task-failed", task, error: toErrorRecord(thrown) };
     }
     this.#send(input);
   }
 
-  async #runTask(task: Task): Promise<readonly Row[]> {
+  async #runTask(task: Task): Promise<TaskOutcome> {
     switch (task.kind) {
       case "encode":
         await this.#encode(this.#state(task.id));
-        return [];
+        return {};
       case "step":
         return this.#denoise(task.rows);
       case "decode":
         await this.#decode(task.id, task.unit);
-        return [];
+        return {};
       default:
         return unreachable(task, "task");
     }
@@ -261,11 +275,9 @@ export class Engine {
     return conditioning;
   }
 
-  async #denoise(rows: readonly Row[]): Promise<readonly Row[]> {
+  async #denoise(rows: readonly Row[]): Promise<TaskOutcome> {
     const slots = rows.flatMap((row) => this.#passesOf(row).map((pass) => ({ row, pass })));
     const { prediction, seconds } = await this.#predict(slots);
-    const first = this.#state(rows[0]!.id).plan;
-    this.stepCosts.observe(first.shapeKey, slots.length, seconds);
     const size = prediction.length / slots.length;
     const at = (slot: number): Float32Array => prediction.subarray(slot * size, (slot + 1) * size);
     const notFinite: Row[] = [];
@@ -284,7 +296,7 @@ export class Engine {
         this.#listener.boundary(row.id, { index: row.unit, step, latents });
       }
     }
-    return notFinite;
+    return { notFinite, seconds };
   }
 
   #passesOf(row: Row): Pass[] {

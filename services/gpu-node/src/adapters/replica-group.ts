@@ -18,9 +18,11 @@ import type { Lifecycle } from "@fluxline/platform/lifecycle.ts";
 import { realClock } from "@fluxline/platform/real-clock.ts";
 import type { Logger } from "@fluxline/platform/log.ts";
 import { CheckpointPolicy } from "../core/checkpoint-policy.ts";
+import type { DriverLimits } from "../core/driver.ts";
 import { FenceGuard } from "../core/fence-guard.ts";
 import type { ImageModel } from "../core/image-model.ts";
 import { cpuDeviceClass, numericsClass } from "../core/numerics-class.ts";
+import { ONE_DEVICE } from "../core/step-batcher.ts";
 import { describeModel } from "../models/families.ts";
 import type { Recipe } from "../models/network.ts";
 import { BlobStore } from "./blob-store.ts";
@@ -160,7 +162,14 @@ export class ReplicaGroup {
       },
       log,
     });
-    const engine = new Engine(model, runner, { rowsMax, residentsMax, slots: 1 }, desk, desk);
+    const limits: DriverLimits = {
+      rowsMax,
+      residentsMax,
+      batching: "measured",
+      stepsInFlightMax: 1,
+      devices: ONE_DEVICE,
+    };
+    const engine = new Engine(model, runner, limits, desk, desk, realClock);
     const identity: AgentIdentity = {
       pool,
       group,

@@ -1,13 +1,26 @@
 import { describe, expect, test } from "vitest";
 import { Random } from "@fluxline/kernel/random.ts";
-import { Driver, type DriverEffect, type DriverInput, type JobFacts } from "./driver.ts";
-import type { Row, Task } from "./step-batcher.ts";
+import {
+  Driver,
+  type DriverEffect,
+  type DriverInput,
+  type DriverLimits,
+  type JobFacts,
+} from "./driver.ts";
+import { ONE_DEVICE, type Row, type Task } from "./step-batcher.ts";
 
-const LIMITS = { rowsMax: 4, residentsMax: 8, slots: 1 };
+const LIMITS: DriverLimits = {
+  rowsMax: 4,
+  residentsMax: 8,
+  batching: "full",
+  stepsInFlightMax: 1,
+  devices: ONE_DEVICE,
+};
+const TERMS = { tenant: "t", share: 1, priorityClass: "standard" } as const;
 
 function facts(id: string, change: Partial<JobFacts> = {}): JobFacts {
   const units = [{ index: 0, step: 0 }];
-  return { id, shapeKey: "64x64", steps: 3, passes: 1, units, alone: false, ...change };
+  return { ...TERMS, id, shapeKey: "64x64", steps: 3, passes: 1, units, alone: false, ...change };
 }
 
 const failure = (reason: string) => ({
@@ -27,7 +40,7 @@ class Bench {
   readonly stores: { id: string; unit: number }[] = [];
 
   send(input: DriverInput): void {
-    for (const effect of this.driver.step(input)) {
+    for (const effect of this.driver.step(input, 0)) {
       this.effects.push(effect);
       if (effect.kind === "run") this.tasks.push(effect.task);
       if (effect.kind === "store") this.stores.push(effect);
@@ -134,8 +147,8 @@ describe("a batch", () => {
     const widest = bench.effects.flatMap((e) => (e.kind === "run" ? [rowsOf(e.task).length] : []));
     expect(Math.max(...widest)).toBe(2);
     const wide = new Driver({ ...LIMITS, rowsMax: 1 });
-    wide.step({ kind: "assigned", job: facts("w", { passes: 2 }) });
-    const begun = wide.step({ kind: "task-done", task: { kind: "encode", id: "w" } });
+    wide.step({ kind: "assigned", job: facts("w", { passes: 2 }) }, 0);
+    const begun = wide.step({ kind: "task-done", task: { kind: "encode", id: "w" } }, 0);
     expect(begun.some((effect) => effect.kind === "run" && effect.task.kind === "step")).toBe(true);
   });
 });
@@ -264,7 +277,7 @@ test("a drain releases everyone at the boundary, refuses newcomers, and says whe
 
 test("a group refuses more residents than it has places for", () => {
   const driver = new Driver({ ...LIMITS, residentsMax: 1 });
-  driver.step({ kind: "assigned", job: facts("a") });
+  driver.step({ kind: "assigned", job: facts("a") }, 0);
   expect(driver.admission("b", 1)).toBe("full");
   expect(driver.admission("a", 1)).toBe("resident");
 });
@@ -273,7 +286,7 @@ test("places are counted in images, and a job with more than there are fills an 
   const driver = new Driver({ ...LIMITS, residentsMax: 3 });
   expect(driver.admission("huge", 9)).toBe("accepted");
   const units = [0, 1].map((index) => ({ index, step: 0 }));
-  driver.step({ kind: "assigned", job: facts("two", { units }) });
+  driver.step({ kind: "assigned", job: facts("two", { units }) }, 0);
   expect(driver.admission("b", 1)).toBe("accepted");
   expect(driver.admission("b", 2)).toBe("full");
 });
@@ -287,13 +300,18 @@ describe("over random histories", () => {
 
 function history(random: Random, seed: number): void {
   const slots = 1 + random.below(3);
-  const driver = new Driver({ rowsMax: 1 + random.below(5), residentsMax: 4, slots });
+  const driver = new Driver({
+    ...LIMITS,
+    rowsMax: 1 + random.below(5),
+    residentsMax: 4,
+    stepsInFlightMax: slots,
+  });
   const flying: Task[] = [];
   const storing: { id: string; unit: number }[] = [];
   const ends = new Map<string, number>();
   const assigned: string[] = [];
   const send = (input: DriverInput): void => {
-    for (const effect of driver.step(input)) {
+    for (const effect of driver.step(input, 0)) {
       if (effect.kind === "run") flying.push(effect.task);
       if (effect.kind === "store") storing.push(effect);
       if (["finished", "failed", "released", "dropped"].includes(effect.kind) && "id" in effect) {

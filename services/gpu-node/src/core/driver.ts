@@ -1,16 +1,17 @@
 /**
  * The driver of one replica group: which requests are resident, what the device does next, and
- * what is reported when. Synchronous and without I/O: `step(input) -> effects`. Adapters run the
- * tasks, store the images, and bring the outcomes back as inputs.
+ * what is reported when. Synchronous and without I/O: `step(input, nowMs) -> effects`. Adapters run
+ * the tasks, store the images, and bring the outcomes back as inputs.
  *
  *   assigned -> encode -> step .. step (boundary 0 .. n) -> decode -> store -> finished
  *                 a revoke, a drain or a failure ends it at the next boundary
  *
- * Invariants: at most `slots` tasks are in flight; a unit is in at most one of them; whatever was
+ * Invariants: at most `stepsInFlightMax` tasks are in flight; a unit is in at most one of them; whatever was
  * assigned is finished, failed or released exactly once; one row's end never touches its mates.
  */
 import { assert, unreachable } from "@fluxline/kernel/assert.ts";
 import { AppError, type ErrorRecord, toErrorRecord } from "@fluxline/kernel/error.ts";
+import type { PriorityClass } from "@fluxline/kernel/priority-class.ts";
 import {
   type BatchLimits,
   nextTask,
@@ -19,6 +20,7 @@ import {
   type Row,
   type Task,
 } from "./step-batcher.ts";
+import { StepCostTable } from "./step-cost.ts";
 
 /** A job's own runner deaths, alone on the device, after which it is blamed. */
 const DEATHS_ALONE_MAX = 2;
@@ -26,12 +28,22 @@ const DEATHS_ALONE_MAX = 2;
 export interface DriverLimits extends BatchLimits {
   /** Image units resident at a time. A job with more fills the group. */
   readonly residentsMax: number;
-  /** Tasks in flight: one per pipeline stage. */
-  readonly slots: number;
+}
+
+/** What a job may claim beside others; the same words in assignment, engine and driver. */
+export interface ServiceTerms {
+  readonly tenant: string;
+  /** Weight of its tenant beside the others here; above 0. */
+  readonly share: number;
+  readonly priorityClass: PriorityClass;
+  /** When it must be done, on the clock of `step`. */
+  readonly deadlineMs?: number | undefined;
+  /** When it was asked for, on the clock of `step`; by default when it is assigned. */
+  readonly arrivalMs?: number | undefined;
 }
 
 /** What the driver must know of a job; tensors stay with the adapter. */
-export interface JobFacts {
+export interface JobFacts extends ServiceTerms {
   readonly id: string;
   readonly shapeKey: string;
   readonly steps: number;
@@ -49,8 +61,16 @@ export type DriverInput =
   /** The leader holds this attempt for stale: drop it without a word. */
   | { readonly kind: "fenced"; readonly id: string }
   | { readonly kind: "drain" }
-  /** `notFinite`: rows whose latents are not numbers any more. */
-  | { readonly kind: "task-done"; readonly task: Task; readonly notFinite?: readonly Row[] }
+  /**
+   * `notFinite`: rows whose latents are not numbers any more. `seconds`: of a step, what its
+   * slowest stage took on its device; absent if nothing was measured.
+   */
+  | {
+      readonly kind: "task-done";
+      readonly task: Task;
+      readonly notFinite?: readonly Row[];
+      readonly seconds?: number | undefined;
+    }
   | { readonly kind: "task-failed"; readonly task: Task; readonly error: ErrorRecord }
   | { readonly kind: "stored"; readonly id: string; readonly unit: number }
   | {
@@ -97,6 +117,7 @@ interface DriverJob extends Resident {
 }
 
 export class Driver {
+  readonly stepCosts = new StepCostTable();
   readonly #limits: DriverLimits;
   /** In order of arrival. */
   readonly #jobs = new Map<string, DriverJob>();
@@ -126,10 +147,10 @@ export class Driver {
     return [...this.#jobs.values()].map((job) => ({ id: job.id, ...stepCount(job) }));
   }
 
-  step(input: DriverInput): DriverEffect[] {
+  step(input: DriverInput, _nowMs: number): DriverEffect[] {
     const effects = this.#apply(input);
     for (const job of this.#jobs.values()) effects.push(...this.#settle(job));
-    while (this.#inFlight < this.#limits.slots) {
+    while (this.#inFlight < this.#limits.stepsInFlightMax) {
       const task = nextTask([...this.#jobs.values()], this.#lastKind, this.#limits);
       if (task === undefined) break;
       effects.push(...this.#begin(task));
@@ -149,6 +170,7 @@ export class Driver {
       case "drain":
         return this.#drain();
       case "task-done":
+        this.#measure(input.task, input.seconds);
         return this.#taskDone(input.task, input.notFinite ?? []);
       case "task-failed":
         return this.#taskFailed(input.task, input.error);
@@ -223,6 +245,12 @@ export class Driver {
     }
     effects.push({ kind: "run", task });
     return effects;
+  }
+
+  #measure(task: Task, seconds: number | undefined): void {
+    if (task.kind !== "step" || seconds === undefined) return;
+    const rows = task.rows.reduce((sum, row) => sum + this.#jobs.get(row.id)!.passes, 0);
+    this.stepCosts.observe(task.shapeKey, rows, seconds);
   }
 
   #taskDone(task: Task, notFinite: readonly Row[]): DriverEffect[] {

@@ -44,10 +44,28 @@ export type Task =
   | { readonly kind: "step"; readonly shapeKey: string; readonly rows: readonly Row[] }
   | { readonly kind: "decode"; readonly id: string; readonly unit: number };
 
+/** Indexes of devices: 0 .. stages - 1 are the stages, higher ones hold no part of the denoiser. */
+export interface DevicePlan {
+  /** Those that every step passes, in order. */
+  readonly step: readonly number[];
+  /** Those that a text encoding uses. */
+  readonly encode: readonly number[];
+  /** Those that a decode uses. */
+  readonly decode: readonly number[];
+}
+
 export interface BatchLimits {
   /** Rows of one micro-batch, passes counted. */
   readonly rowsMax: number;
+  /** How a batch's size is chosen: by measured cost, or as full as can be. */
+  readonly batching: "measured" | "full";
+  /** Step tasks in flight: about one per pipeline stage. */
+  readonly stepsInFlightMax: number;
+  readonly devices: DevicePlan;
 }
+
+/** One device that does everything. */
+export const ONE_DEVICE: DevicePlan = { step: [0], encode: [0], decode: [0] };
 
 /** The next task, or undefined when nothing can run. `residents` are in order of arrival. */
 export function nextTask(

@@ -14,6 +14,7 @@ import { callBus, type Served } from "@fluxline/platform/bus/request.ts";
 import { groupSubject, keyInPool } from "@fluxline/platform/bus/topology.ts";
 import { toStatus } from "@fluxline/platform/grpc/status.ts";
 import type { Logger } from "@fluxline/platform/log.ts";
+import { steadyClock } from "@fluxline/platform/steady-clock.ts";
 import {
   Assign,
   CommandReply,
@@ -41,7 +42,6 @@ import { JobStore, loaded, type WriteResult } from "./job-store.ts";
 import { publishEcho, serveLeader } from "./leader-bus.ts";
 import { storePool } from "./pool-store.ts";
 import { toWireRecord } from "./record-codec.ts";
-import { steadyClock } from "./steady-clock.ts";
 
 const commandTimeoutMs = 5_000;
 const sweepEveryMs = 5 * 60_000;
