@@ -1,7 +1,6 @@
 /** What this machine can run a stage on: processors, memory, and onnxruntime's providers. */
-import { readFileSync } from "node:fs";
 import { availableParallelism, cpus, totalmem } from "node:os";
-import { cpuDeviceClass } from "../core/numerics-class.ts";
+import { readCpuInstructions } from "./cpu-class.ts";
 import { listProviders, type ProviderStatus } from "./provider-list.ts";
 
 export interface DeviceList {
@@ -20,7 +19,7 @@ export async function listDevices(): Promise<DeviceList> {
     cpu: {
       model: cpus()[0]?.model ?? "unknown",
       cores: availableParallelism(),
-      instructions: cpuDeviceClass(readFileSync("/proc/cpuinfo", "utf8")),
+      instructions: readCpuInstructions(),
       memoryBytes: totalmem(),
     },
     providers: await listProviders(),

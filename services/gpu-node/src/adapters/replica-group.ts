@@ -2,7 +2,6 @@
  * One replica group: model, runner, engine and bus agent, put together. `start` brings them up side
  * by side, because a person waits for the first picture; `drain` hands everything back.
  */
-import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { createRequire } from "node:module";
 import { randomUUID } from "node:crypto";
@@ -21,13 +20,14 @@ import { CheckpointPolicy } from "../core/checkpoint-policy.ts";
 import type { DriverLimits } from "../core/driver.ts";
 import { FenceGuard } from "../core/fence-guard.ts";
 import type { ImageModel } from "../core/image-model.ts";
-import { cpuDeviceClass, numericsClass } from "../core/numerics-class.ts";
+import { numericsClass } from "../core/numerics-class.ts";
 import { ONE_DEVICE } from "../core/step-batcher.ts";
 import { describeModel } from "../models/families.ts";
 import type { Recipe } from "../models/network.ts";
 import { BlobStore } from "./blob-store.ts";
 import { type AgentIdentity, BusAgent } from "./bus-agent.ts";
 import { openCheckpoint } from "./checkpoint-folder.ts";
+import { readCpuDeviceClass } from "./cpu-class.ts";
 import { Engine } from "./engine.ts";
 import type { GroupOptions } from "./group-options.ts";
 import { PlacementDesk } from "./placement-desk.ts";
@@ -90,7 +90,7 @@ export class ReplicaGroup {
   get #deviceClass(): string {
     const { provider } = this.#options;
     if (provider !== "cpu" && provider !== "simulated") return hostname();
-    return cpuDeviceClass(readFileSync("/proc/cpuinfo", "utf8"));
+    return readCpuDeviceClass();
   }
 
   #connect(): Promise<Bus> {

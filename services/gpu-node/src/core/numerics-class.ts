@@ -1,11 +1,12 @@
 /**
  * The numerics class: within one, the same request gives the same bytes whatever its batch mates,
  * the number of stages, the pod, or how often it was interrupted. Whatever can change a bit stands
- * in it; a job goes on from a checkpoint only within the class that made it.
+ * in it; a job goes on from a checkpoint only within the class that made it. What was measured of
+ * each part is in docs/determinism.md.
  */
 
 /** Grows whenever the graphs that we build compute something in another way. */
-const GRAPH_VERSION = 1;
+const GRAPH_VERSION = 2;
 
 export interface NumericsFacts {
   readonly modelDigest: string;
@@ -15,7 +16,7 @@ export interface NumericsFacts {
   readonly runtimeVersion: string;
   /** How the graphs are built: `fused` or `portable`. */
   readonly recipe: string;
-  /** Instruction set of the CPU, or the name of the device. */
+  /** What the kernels of the CPU go by (`cpuDeviceClass`), or the name of the device. */
   readonly deviceClass: string;
 }
 
@@ -33,8 +34,22 @@ export function numericsClass(facts: NumericsFacts): string {
 }
 
 /** The widest instruction set that onnxruntime's CPU kernels choose by, from /proc/cpuinfo. */
-export function cpuDeviceClass(cpuinfo: string): string {
+export function cpuInstructions(cpuinfo: string): string {
   const flags = new Set((/^flags\s*:\s*(.*)$/m.exec(cpuinfo)?.[1] ?? "").split(" "));
   const known = ["amx_int8", "avx512_bf16", "avx512f", "avx2", "avx", "sse4_1"];
   return known.find((flag) => flags.has(flag)) ?? "generic";
+}
+
+/**
+ * What changes the bits of onnxruntime's CPU kernels: the instruction set, and the size of a core's
+ * second-level cache (as Linux writes it, "1024K"), by which attention cuts its keys into blocks
+ * that it sums one after another. Where the size is not known, the class is this very `machine`.
+ */
+export function cpuDeviceClass(
+  cpuinfo: string,
+  secondLevelCache: string | undefined,
+  machine: string,
+): string {
+  const cache = /^(\d+K)\s*$/.exec(secondLevelCache ?? "")?.[1] ?? machine;
+  return `${cpuInstructions(cpuinfo)}+l2:${cache}`;
 }

@@ -147,11 +147,17 @@ export class VaeLayers {
     return build.cast(`${at}.run`, network.add(at, whole, bias), "float32", runType);
   }
 
-  /** Means of rows, then of those: one sum over a million values would lose bits. */
+  /**
+   * Means of rows, then of those: one sum over a million values would lose bits. Each mean is over
+   * the last axis: for one with an axis behind it onnxruntime's CPU provider chooses the order of
+   * the sum by the number of threads (measured with 1.30: more threads than groups).
+   */
   #groupMean(at: string, grouped: string): string {
     const { build } = this.network;
-    const perRow = build.node(`${at}.row`, "ReduceMean", [grouped, build.ints(3)]);
-    return build.node(at, "ReduceMean", [perRow, build.ints(2)]);
+    const drop = { keepdims: { int: 0 } };
+    const perRow = build.node(`${at}.row`, "ReduceMean", [grouped, build.ints(3)], drop);
+    const whole = build.node(`${at}.all`, "ReduceMean", [perRow, build.ints(2)]); // [B, groups, 1]
+    return build.node(at, "Unsqueeze", [whole, build.ints(3)]);
   }
 
   /** Every place attends to every place, with one head as wide as the channels. */

@@ -32,6 +32,8 @@ const ANSWER_MS_MAX = 15 * 60_000;
  * what conversions of weights leave behind: 6% of a 1 GB checkpoint. A fixed threshold does not.
  */
 const MALLOC_MMAP_THRESHOLD_BYTES = 128 * 1024;
+/** Other kernels give other bits: which ones run is not for a machine's environment to say. */
+const KERNEL_ENVIRONMENT = { ORT_DISABLE_FLASH_ATTENTION: "0" };
 
 /** A row of an input: sent along, or a tensor of something retained. */
 export type InputPart =
@@ -227,6 +229,7 @@ export class DeviceRunner {
         env: {
           MALLOC_MMAP_THRESHOLD_: String(MALLOC_MMAP_THRESHOLD_BYTES),
           ...this.#options.environment,
+          ...KERNEL_ENVIRONMENT,
         },
       },
     );

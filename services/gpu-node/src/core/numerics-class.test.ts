@@ -1,0 +1,48 @@
+import { describe, expect, test } from "vitest";
+import { cpuDeviceClass, cpuInstructions, numericsClass } from "./numerics-class.ts";
+
+const facts = {
+  modelDigest: "0123456789abcdef0123456789abcdef",
+  runType: "float32",
+  provider: "cpu",
+  runtimeVersion: "1.30.0",
+  recipe: "fused",
+  deviceClass: "avx2+l2:1024K",
+};
+const cpuinfo = (flags: string): string => `processor\t: 0\nflags\t\t: fpu ${flags} sse4_1\n`;
+
+test("a class is one line that names every part", () => {
+  expect(numericsClass(facts)).toBe(
+    "model=0123456789abcdef type=float32 provider=cpu onnxruntime=1.30.0 " +
+      "device=avx2+l2:1024K recipe=fused-2",
+  );
+  expect(numericsClass({ ...facts, deviceClass: "NVIDIA H200\n" })).toContain("=NVIDIA-H200- ");
+});
+
+test.each(Object.keys(facts) as (keyof typeof facts)[])("%s makes another class", (part) => {
+  expect(numericsClass({ ...facts, [part]: "other" })).not.toBe(numericsClass(facts));
+});
+
+describe("the class of a CPU", () => {
+  test.each([
+    [
+      "the widest instruction set that kernels go by",
+      "avx2 avx512f avx avx512_bf16",
+      "avx512_bf16",
+    ],
+    ["no set that is known", "mmx", "sse4_1"],
+  ])("names %s", (_, flags, expected) => {
+    expect(cpuInstructions(cpuinfo(flags))).toBe(expected);
+  });
+
+  test("of which nothing can be read is generic", () => {
+    expect(cpuInstructions("")).toBe("generic");
+  });
+
+  test("names the second-level cache, or else this machine", () => {
+    expect(cpuDeviceClass(cpuinfo("avx2"), "1024K\n", "node-7")).toBe("avx2+l2:1024K");
+    for (const unknown of [undefined, "", "?"]) {
+      expect(cpuDeviceClass(cpuinfo("avx2"), unknown, "node-7")).toBe("avx2+l2:node-7");
+    }
+  });
+});
