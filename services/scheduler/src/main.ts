@@ -21,7 +21,7 @@ async function main(): Promise<number> {
   // Signals count from here on, also while the start is under way.
   const ended = lifecycle.run({ untilStdinEnds: config.untilStdinEnds });
   try {
-    const registry = createRegistry("scheduler");
+    const registry = createRegistry("scheduler", { scraped: config.metricsPort >= 0 });
     const bus = await connectBus({
       url: config.natsUrl,
       name: "scheduler",
