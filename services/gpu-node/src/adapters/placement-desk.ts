@@ -29,6 +29,8 @@ import { generationText } from "../core/png-text.ts";
 import type { BlobStore, Placement } from "./blob-store.ts";
 import type { EngineListener, EngineUnit, ImageStore } from "./engine.ts";
 import { encodeImage, type ImageFormat, QUALITY_DEFAULT } from "./image-file.ts";
+import type { ImagePreview } from "./preview-maker.ts";
+import { PreviewSender } from "./preview-sender.ts";
 import type { ReportOutcome, ReportSender } from "./report-sender.ts";
 
 /** How long a finished picture waits for NATS to come back. */
@@ -73,11 +75,13 @@ type ReportEvent = NonNullable<Report["event"]>;
 export class PlacementDesk implements EngineListener, ImageStore {
   readonly #options: DeskOptions;
   readonly #entries = new Map<string, Entry>();
+  readonly #previews: PreviewSender;
   /** Ends that the leader has not acknowledged yet. */
   readonly #endings = new Set<Promise<void>>();
 
   constructor(options: DeskOptions) {
     this.#options = options;
+    this.#previews = new PreviewSender(options);
   }
 
   /** The id under which engine and desk know a placement's job. */
@@ -121,6 +125,11 @@ export class PlacementDesk implements EngineListener, ImageStore {
       },
       preview: undefined,
     });
+  }
+
+  preview(id: string, preview: ImagePreview): void {
+    const entry = this.#entry(id);
+    this.#previews.send(entry.fence, preview, () => !entry.ended && this.#isHere(entry));
   }
 
   async store(id: string, index: number, pixels: Pixels, plan: ImagePlan): Promise<void> {

@@ -8,6 +8,7 @@
  *     plan.initialLatents  noise, one array per image unit
  *     step k               plan.rowInputs(k, latents) + conditioning + plan.sharedInputs
  *                          -> denoiser stages -> prediction -> plan.advance(k, ...)
+ *     preview              plan.estimate(k, ...) -> plan.cells -> a linear map to colours
  *     end                  plan.decodeInputs(latents) -> decoder graph -> plan.pixels(output)
  */
 import type { Advisory, ImageRequest, ModelProfile } from "@fluxline/kernel/image-request.ts";
@@ -50,11 +51,26 @@ export interface TextEncoding {
 /** The passes of one step: one, or two where true classifier-free guidance is on. */
 export type Pass = "positive" | "negative";
 
+/** What the denoiser says of one image in one step; `negative` where the plan has that pass. */
+export interface Predictions {
+  readonly positive: Float32Array;
+  readonly negative?: Float32Array;
+}
+
 /** Pixels of one finished image: RGB, 8 bits, row by row. */
 export interface Pixels {
   readonly width: number;
   readonly height: number;
   readonly rgb: Uint8Array;
+}
+
+/** Latents by cell: the decoder makes one square of pixels of each. */
+export interface LatentCells {
+  readonly channels: number;
+  readonly height: number;
+  readonly width: number;
+  /** [channels, height, width], scaled so that each channel varies by about 1. */
+  readonly values: Float32Array;
 }
 
 export interface ImagePlan {
@@ -77,11 +93,10 @@ export interface ImagePlan {
   /** This row's inputs of step k for either pass, batch dimension 1. */
   rowInputs(step: number, latents: Float32Array): NamedTensors;
   /** Latents at boundary k + 1 from those at k and the denoiser's prediction of each pass. */
-  advance(
-    step: number,
-    latents: Float32Array,
-    predictions: { readonly positive: Float32Array; readonly negative?: Float32Array },
-  ): Float32Array;
+  advance(step: number, latents: Float32Array, predictions: Predictions): Float32Array;
+  /** Latents of the end, as far as step k tells; in the layout of `latents`, arguments as above. */
+  estimate(step: number, latents: Float32Array, predictions: Predictions): Float32Array;
+  cells(latents: Float32Array): LatentCells;
   decodeInputs(latents: Float32Array): NamedTensors;
   /** The decoder's output, [1, 3, height, width] in -1 .. 1, as 8-bit RGB. */
   pixels(decoded: Tensor): Pixels;
@@ -110,6 +125,10 @@ export interface ImageModel {
   readonly decoder: string;
   /** Name of the decoder's output tensor. */
   readonly decoded: string;
+  /** Channels of a cell of latents. */
+  readonly cellChannels: number;
+  /** Inputs of the decoder for cells of any size. */
+  decodeCells(cells: LatentCells): NamedTensors;
   /** The request is one that `resolveRequest` accepted for this model's profile. */
   plan(request: ImageRequest): ImagePlan;
   cost(request: ImageRequest): RequestCost;

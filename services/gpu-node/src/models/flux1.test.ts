@@ -155,6 +155,33 @@ describe("a plan", () => {
     );
   });
 
+  test.each([
+    ["", {}],
+    [" with true guidance", { negativePrompt: "a dog", trueCfgScale: 3 }],
+  ])("sees the end from every step while the velocity stays the same%s", (_, asked) => {
+    const straight = plan({ ...asked, steps: 5 });
+    let latents = [...straight.initialLatents()][0]!;
+    const negative = asked.trueCfgScale === undefined ? {} : { negative: latents.map(Math.cos) };
+    const predictions = { positive: latents.map(Math.sin), ...negative };
+    const estimates: Float32Array[] = [];
+    for (let step = 0; step < 5; step++) {
+      estimates.push(straight.estimate(step, latents, predictions));
+      latents = straight.advance(step, latents, predictions);
+    }
+    expect(estimates.at(-1)).toEqual(latents);
+    for (const estimate of estimates) {
+      estimate.forEach((value, i) => expect(value).toBeCloseTo(latents[i]!, 5));
+    }
+  });
+
+  test("shows the decoder the same cells as its latents do", () => {
+    const { cells, decodeInputs, initialLatents } = plan();
+    const latents = [...initialLatents()][0]!;
+    const { channels, height, width } = cells(latents);
+    expect([channels, height, width]).toEqual([model.cellChannels, 4, 6]);
+    expect(model.decodeCells(cells(latents))).toEqual(decodeInputs(latents));
+  });
+
   test("gives the rows exactly the inputs of the denoiser's graph", () => {
     const one = plan();
     const [latents] = one.initialLatents();

@@ -12,7 +12,14 @@
 import { assert } from "@fluxline/kernel/assert.ts";
 import type { ImageRequest } from "@fluxline/kernel/image-request.ts";
 import type { Checkpoint } from "../core/checkpoint.ts";
-import type { Graph, ImageModel, ImagePlan, RequestCost } from "../core/image-model.ts";
+import type {
+  Graph,
+  ImageModel,
+  ImagePlan,
+  LatentCells,
+  Predictions,
+  RequestCost,
+} from "../core/image-model.ts";
 import {
   latentSize,
   type LatentSize,
@@ -77,6 +84,8 @@ export function describeFlux1(checkpoint: Checkpoint, options: Flux1Options): Im
     prediction: "sample",
     decoder: decoder.name,
     decoded: "sample",
+    cellChannels: parts.vae.latentChannels,
+    decodeCells: (cells) => planner.decodeCells(cells),
     plan: (request) => planner.plan(request),
     cost: (request) => planner.cost(request),
   };
@@ -111,7 +120,11 @@ class Planner {
       ...(negative === undefined ? {} : { negative: encode(negative) }),
     };
     const { steps, trueCfgScale } = request;
-    const schedule = makeSchedule(parts.schedule, steps, packed.tokens);
+    const { sigmas, timesteps } = makeSchedule(parts.schedule, steps, packed.tokens);
+    const velocity = ({ positive, negative: away }: Predictions): Float32Array => {
+      assert((away !== undefined) === (negative !== undefined), "passes of the plan");
+      return away === undefined ? positive : combineGuidance(positive, away, trueCfgScale);
+    };
     return {
       request,
       steps,
@@ -125,15 +138,13 @@ class Planner {
       initialLatents: () => initialLatents(request, size),
       sharedInputs: () => this.#sharedInputs(size, maxSequenceLength),
       rowInputs: (step, latents) =>
-        this.#rowInputs(latents, packed, schedule.timesteps[step]!, request.guidance),
-      advance: (step, latents, { positive, negative: away }) => {
-        assert((away !== undefined) === (negative !== undefined), "passes of the plan");
-        const velocity =
-          away === undefined ? positive : combineGuidance(positive, away, trueCfgScale);
-        const [sigma, next] = [schedule.sigmas[step]!, schedule.sigmas[step + 1]!];
-        return eulerStep(latents, velocity, sigma, next);
-      },
-      decodeInputs: (latents) => this.#decodeInputs(latents, size),
+        this.#rowInputs(latents, packed, timesteps[step]!, request.guidance),
+      advance: (step, latents, predictions) =>
+        eulerStep(latents, velocity(predictions), sigmas[step]!, sigmas[step + 1]!),
+      estimate: (step, latents, predictions) =>
+        eulerStep(latents, velocity(predictions), sigmas[step]!, sigmas[steps]!),
+      cells: (latents) => toCells(latents, size),
+      decodeInputs: (latents) => this.decodeCells(toCells(latents, size)),
       pixels: toPixels,
     };
   }
@@ -179,12 +190,15 @@ class Planner {
     return { ...inputs, guidance_embedding: sinusoid(embedded) };
   }
 
-  #decodeInputs(latents: Float32Array, size: LatentSize): NamedTensors {
+  decodeCells({ channels, height, width, values }: LatentCells): NamedTensors {
     const { scalingFactor, shiftFactor } = this.#parts.vae;
-    const sample = undoScaling(unpackLatents(latents, size), scalingFactor, shiftFactor);
-    const dims = [1, size.channels, size.height, size.width];
-    return { latent_sample: float32Tensor(sample, dims) };
+    const sample = undoScaling(values, scalingFactor, shiftFactor);
+    return { latent_sample: float32Tensor(sample, [1, channels, height, width]) };
   }
+}
+
+function toCells(latents: Float32Array, size: LatentSize): LatentCells {
+  return { ...size, values: unpackLatents(latents, size) };
 }
 
 /**

@@ -1,0 +1,68 @@
+/**
+ * Previews of running images, beside the steps and never in their way: the map is begun with one
+ * small decode, and a preview is drawn after the next step was sent to the device.
+ */
+import { previewSteps } from "@fluxline/kernel/image-previews.ts";
+import type { ImageModel, ImagePlan, Pixels } from "../core/image-model.ts";
+import { LatentPreview, probeCells } from "../core/latent-preview.ts";
+import type { NamedTensors, Tensor } from "../core/tensor.ts";
+
+/** An image as it is after so many of its steps. */
+export interface ImagePreview {
+  readonly index: number;
+  readonly step: number;
+  readonly pixels: Pixels;
+}
+
+/** What the map is made with: one run of the model's decoder. */
+export type DecoderRun = (inputs: NamedTensors) => Promise<Tensor>;
+
+export class PreviewMaker {
+  readonly #model: ImageModel;
+  readonly #map: LatentPreview;
+  #begun: Promise<void> | undefined;
+
+  constructor(model: ImageModel) {
+    this.#model = model;
+    this.#map = new LatentPreview(model.cellChannels);
+  }
+
+  /** The boundaries at which previews of each image of a plan are due. */
+  static steps(plan: ImagePlan): ReadonlySet<number> {
+    return new Set(previewSteps(plan.request.previewCount, plan.steps));
+  }
+
+  /** Makes the first map unless there is one; whoever comes meanwhile waits for the same decode. */
+  async begin(plan: ImagePlan, decode: DecoderRun): Promise<void> {
+    this.#begun ??= this.#probe(plan, decode);
+    try {
+      await this.#begun;
+    } catch (thrown) {
+      this.#begun = undefined; // a runner that died: the task is run again, and this with it
+      throw thrown;
+    }
+  }
+
+  async #probe(plan: ImagePlan, decode: DecoderRun): Promise<void> {
+    const probe = probeCells(this.#model.cellChannels);
+    const decoded = await decode(this.#model.decodeCells(probe));
+    this.#map.begin(probe, plan.pixels(decoded));
+  }
+
+  /** Takes in a picture that was decoded for its own sake. */
+  learn(plan: ImagePlan, latents: Float32Array, pixels: Pixels): void {
+    if (this.#map.learning) this.#map.learn(plan.cells(latents), pixels);
+  }
+
+  /** Draws the estimate once the event loop has nothing more urgent, if `wanted` still then. */
+  drawSoon(
+    plan: ImagePlan,
+    estimate: () => Float32Array,
+    wanted: () => boolean,
+    show: (pixels: Pixels) => void,
+  ): void {
+    setImmediate(() => {
+      if (wanted()) show(this.#map.draw(plan.cells(estimate())));
+    });
+  }
+}
