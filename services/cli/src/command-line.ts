@@ -184,6 +184,11 @@ function addUp(program: Command, session: Session, finish: Finish): void {
     )
     .addOption(providerOption())
     .addOption(runTypeOption())
+    .option("--cuts <BLOCKS>", "first block of each later stage, like 3,5 (default: by block cost)")
+    .option("--place <PARTS>", "rank, or cpu, of clip, t5 and vae, like t5=1,vae=cpu")
+    .option("--max-batch <N>", "rows of one step at most")
+    .option("--max-residents <N>", "images in work in a group at most")
+    .option("--checkpoint-every-ms <N>", "work between two checkpoints of an image; 0: none")
     .addOption(jsonOption("JSON lines on stdout: starting, ready, died, restarted, stopped"))
     .addHelpText("after", upHelp)
     .action(async (options) => {

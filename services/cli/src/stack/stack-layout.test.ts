@@ -73,6 +73,17 @@ describe("the processes of a group of three stages", () => {
     expect(stages.map(({ args }) => valueOf(args, "--listen"))).toEqual(addresses);
     expect(stages.map(({ args }) => valueOf(args, "--rank"))).toEqual(["1", "2"]);
   });
+  test("get only what they know of the rest", () => {
+    const rest = { cuts: "3,5", maxBatch: "2", maxResidents: "6", checkpointEveryMs: "0" };
+    const [first, second] = layout({ stages: 2, ...rest }).groups[0]!;
+    expect(valueOf(first!.args, "--cuts")).toBe("3,5");
+    expect(valueOf(second!.args, "--cuts")).toBe("3,5");
+    expect(valueOf(first!.args, "--max-batch")).toBe("2");
+    expect(valueOf(first!.args, "--max-residents")).toBe("6");
+    expect(valueOf(first!.args, "--checkpoint-every-ms")).toBe("0");
+    expect(second!.args).not.toContain("--max-batch");
+    expect(driver!.args).not.toContain("--cuts");
+  });
   test("have log files without spaces in their names", () => {
     expect(stages.at(-1)!.logFile).toBe("/data/logs/gpu-node-g1-stage-2.log");
   });

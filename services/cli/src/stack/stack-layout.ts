@@ -22,6 +22,12 @@ export interface NodeOptions {
   readonly stages: number;
   /** Replica groups, each with a whole model. */
   readonly groups: number;
+  /** Passed on as they are: the GPU node knows their limits and says which value is wrong. */
+  readonly cuts?: string | undefined;
+  readonly place?: string | undefined;
+  readonly maxBatch?: string | undefined;
+  readonly maxResidents?: string | undefined;
+  readonly checkpointEveryMs?: string | undefined;
 }
 
 export interface LayoutOptions {
@@ -84,13 +90,17 @@ interface GroupFacts {
 }
 
 function groupSpecs(options: LayoutOptions, facts: GroupFacts): readonly ChildSpec[] {
-  const { model, provider, runType, stages } = options.node;
+  const { model, provider, runType, stages, cuts, place } = options.node;
+  const { maxBatch, maxResidents, checkpointEveryMs } = options.node;
   const { group, natsUrl, threads } = facts;
   const shared = ["--pool", pool, "--group", group, "--model", model, "--provider", provider];
   shared.push("--run-type", runType, "--threads", String(threads), "--exit-with-parent");
+  shared.push(...given("--cuts", cuts), ...given("--place", place));
   const ranks = Array.from({ length: stages - 1 }, (_, index) => index + 1);
   const address = (rank: number) => `unix:${join(options.socketFolder, `${group}-${rank}.sock`)}`;
   const driver = [gpuNodeProgram, "serve", "--nats", natsUrl, ...shared];
+  driver.push(...given("--max-batch", maxBatch), ...given("--max-residents", maxResidents));
+  driver.push(...given("--checkpoint-every-ms", checkpointEveryMs));
   if (stages > 1) {
     driver.push("--stages", String(stages), "--stage-addresses", ranks.map(address).join(","));
   }
@@ -102,6 +112,10 @@ function groupSpecs(options: LayoutOptions, facts: GroupFacts): readonly ChildSp
       return childSpec(options, `gpu-node ${group} stage ${rank}`, gpuNodeReadyMsMax, args);
     }),
   ];
+}
+
+function given(option: string, value: string | undefined): readonly string[] {
+  return value === undefined ? [] : [option, value];
 }
 
 function childSpec(
