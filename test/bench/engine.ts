@@ -1,6 +1,10 @@
 /**
- * `npm run bench:engine`: what the engine costs over what must be paid. Ratios are taken in one run
- * with the sides taking turns, because machines are noisy. `--only NAME` runs one part.
+ * `npm run bench:engine`: what the engine costs over what must be paid, and how well it keeps its
+ * devices busy. Ratios are taken in one run with the sides taking turns, because machines are noisy.
+ *
+ *   npm run bench:engine -- [PART ...]        all parts, or those that are named
+ *
+ * Each part has a time budget: it says when it needed more, and is ended at twice as much.
  */
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -25,21 +29,59 @@ function pythonWithDiffusers(): string | undefined {
   return existsSync(python) ? python : undefined;
 }
 
-const parts: Readonly<Record<string, () => Promise<Measurement[]>>> = {
-  step: () => stepRatio(randomCheckpoint(CACHE, MIDDLE), pythonWithDiffusers()),
-  serving: () => servingOverhead(randomCheckpoint(CACHE, MIDDLE)),
-  "first-step": () => firstStep(),
-  "event-loop": () => eventLoopDelay(randomCheckpoint(CACHE, MIDDLE)),
-  "loading-float32": () => loading(randomCheckpoint(CACHE, LARGE, "F32"), "stored float32"),
-  "loading-bfloat16": () => loading(randomCheckpoint(CACHE, LARGE, "BF16"), "stored bfloat16"),
+const middle = (): string => randomCheckpoint(CACHE, MIDDLE);
+
+interface Part {
+  readonly budgetSeconds: number;
+  measure(): Promise<Measurement[]>;
+}
+
+const parts: Readonly<Record<string, Part>> = {
+  step: {
+    budgetSeconds: 180,
+    measure: () => stepRatio(middle(), pythonWithDiffusers()),
+  },
+  serving: { budgetSeconds: 600, measure: () => servingOverhead(middle()) },
+  "first-step": { budgetSeconds: 30, measure: () => firstStep() },
+  "event-loop": { budgetSeconds: 60, measure: () => eventLoopDelay(middle()) },
+  "loading-float32": {
+    budgetSeconds: 60,
+    measure: () => loading(randomCheckpoint(CACHE, LARGE, "F32"), "stored float32"),
+  },
+  "loading-bfloat16": {
+    budgetSeconds: 60,
+    measure: () => loading(randomCheckpoint(CACHE, LARGE, "BF16"), "stored bfloat16"),
+  },
 };
 
-const { values } = parseArgs({ options: { only: { type: "string" } } });
+async function measureWithin(name: string, { budgetSeconds, measure }: Part) {
+  console.error(`measuring: ${name}, within ${budgetSeconds} s`);
+  const begun = performance.now();
+  const { promise, reject } = Promise.withResolvers<never>();
+  const late = () => reject(new Error(`${name} took more than ${2 * budgetSeconds} s`));
+  const timer = setTimeout(late, 2_000 * budgetSeconds);
+  const measurements = await Promise.race([measure(), promise]).finally(() => clearTimeout(timer));
+  const seconds = (performance.now() - begun) / 1000;
+  const verdict = seconds > budgetSeconds ? "over its budget of" : "of";
+  console.error(`  took ${seconds.toFixed(0)} s ${verdict} ${budgetSeconds} s`);
+  return measurements;
+}
+
+const { positionals } = parseArgs({ allowPositionals: true });
+const unknown = positionals.filter((name) => !Object.hasOwn(parts, name));
+if (unknown.length > 0) {
+  console.error(`no part ${unknown.join(", ")}; there are ${Object.keys(parts).join(", ")}`);
+  process.exit(2);
+}
 const measurements: Measurement[] = [];
-for (const [name, measure] of Object.entries(parts)) {
-  if (values.only !== undefined && values.only !== name) continue;
-  console.error(`measuring: ${name}`);
-  measurements.push(...(await measure()));
+try {
+  for (const [name, part] of Object.entries(parts)) {
+    if (positionals.length > 0 && !positionals.includes(name)) continue;
+    measurements.push(...(await measureWithin(name, part)));
+  }
+} catch (thrown) {
+  console.error(thrown);
+  process.exit(1); // ends what the part had started, too
 }
 const file = join(ROOT, "out/bench-engine.json");
 mkdirSync(join(ROOT, "out"), { recursive: true });

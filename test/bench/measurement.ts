@@ -18,6 +18,11 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
+/** The least and the most of several values, for a note. */
+export function rangeText(values: readonly number[]): string {
+  return `${Math.min(...values).toFixed(3)} to ${Math.max(...values).toFixed(3)}`;
+}
+
 export function meetsAim({ value, aim }: Measurement): boolean | undefined {
   if (aim === undefined) return undefined;
   return value <= (aim.atMost ?? Infinity) && value >= (aim.atLeast ?? -Infinity);

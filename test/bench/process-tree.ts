@@ -3,6 +3,37 @@ import { readFileSync } from "node:fs";
 
 /** Ticks per second of /proc/PID/stat; 100 on every Linux that we run on. */
 const TICKS_PER_SECOND = 100;
+const NAME_CHARS_MAX = 60;
+
+export interface TreeCost {
+  readonly cpuSeconds: number;
+  /** By what the processes call themselves. */
+  readonly byName: ReadonlyMap<string, number>;
+}
+
+/** CPU time that a process and its descendants spend from the start of a turn to its end. */
+export class TreeMeter {
+  readonly #pids: readonly number[];
+  readonly #before: ReadonlyMap<number, number>;
+
+  /** Processes that come later are not counted: a turn starts none. */
+  constructor(pid: number) {
+    this.#pids = treeOf(pid);
+    this.#before = cpuSecondsByProcess(this.#pids);
+  }
+
+  read(): TreeCost {
+    const byName = new Map<string, number>();
+    let cpuSeconds = 0;
+    for (const [pid, after] of cpuSecondsByProcess(this.#pids)) {
+      const own = after - (this.#before.get(pid) ?? 0);
+      const name = processName(pid).slice(0, NAME_CHARS_MAX);
+      byName.set(name, (byName.get(name) ?? 0) + own);
+      cpuSeconds += own;
+    }
+    return { cpuSeconds, byName };
+  }
+}
 
 export function treeOf(pid: number): number[] {
   return [pid, ...childrenOf(pid).flatMap(treeOf)];

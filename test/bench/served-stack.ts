@@ -12,6 +12,7 @@ import {
   ImageServiceClient,
 } from "@fluxline/proto/fluxline/v1/image_service.ts";
 import { ImageSpec } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import type { DrawingShape } from "./bare-process.ts";
 
 const LAUNCHER = fileURLToPath(new URL("../../services/cli/bin/fluxline.mjs", import.meta.url));
 
@@ -19,6 +20,7 @@ export class ServedStack {
   readonly #process: ChildProcess;
   readonly #client: ImageServiceClient;
   readonly #folder: string;
+  #images = 0;
 
   private constructor(process_: ChildProcess, address: string, folder: string) {
     this.#process = process_;
@@ -30,29 +32,51 @@ export class ServedStack {
     return this.#process.pid!;
   }
 
-  static async start(model: string, threads: number): Promise<ServedStack> {
+  /** `options` are those of `fluxline up`. */
+  static async start(model: string, options: readonly string[]): Promise<ServedStack> {
     const folder = mkdtempSync(join(tmpdir(), "fluxline-bench-"));
-    const options = [
-      "--model",
-      model,
-      "--threads",
-      String(threads),
-      "--data",
-      join(folder, "data"),
-    ];
+    const place = ["--data", join(folder, "data"), "--port", "0", "--json"];
     const process_ = spawn(
       process.execPath,
-      [LAUNCHER, "up", ...options, "--port", "0", "--json"],
+      [LAUNCHER, "up", "--model", model, ...options, ...place],
       { stdio: ["ignore", "pipe", "inherit"] },
     );
-    for await (const line of createInterface({ input: process_.stdout! })) {
-      const event = JSON.parse(line) as { event: string; address?: string };
-      if (event.event === "ready") return new ServedStack(process_, event.address!, folder);
-    }
-    throw new Error("fluxline up ended before it was ready");
+    process.once("exit", () => process_.kill("SIGTERM"));
+    const { promise, resolve, reject } = Promise.withResolvers<string>();
+    // Read to the end: a pipe that nobody reads would hold up who writes.
+    createInterface({ input: process_.stdout! })
+      .on("line", (line) => {
+        const event = JSON.parse(line) as { event: string; address?: string };
+        if (event.event === "ready") resolve(event.address!);
+        if (event.event === "died") console.error(line);
+      })
+      .on("close", () => reject(new Error("fluxline up ended before it was ready")));
+    return new ServedStack(process_, await promise, folder);
   }
 
-  /** Generates one picture; resolves to its bytes when the last has come. */
+  /** Generates pictures, each of its own prompt and seed, so many at a time; all must come. */
+  async draw(shape: DrawingShape, images: number, atATime: number): Promise<void> {
+    let left = images;
+    const client = async (): Promise<void> => {
+      while (left-- > 0) await this.#drawNext(shape);
+    };
+    await Promise.all(Array.from({ length: atATime }, client));
+  }
+
+  async #drawNext({ side, steps, textLength }: DrawingShape): Promise<void> {
+    const image = this.#images++;
+    const bytes = await this.generate({
+      prompt: `a photo of cat ${image}`,
+      width: side,
+      height: side,
+      numInferenceSteps: steps,
+      maxSequenceLength: textLength,
+      seed: BigInt(image),
+    });
+    if (bytes === 0) throw new Error(`picture ${image} has no bytes`);
+  }
+
+  /** Generates one picture; resolves to the number of its bytes when the last has come. */
   async generate(spec: Partial<ImageSpec>): Promise<number> {
     const request: GenerateImageRequest = {
       pool: "",
