@@ -10,6 +10,7 @@ import {
 } from "@fluxline/kernel/image-request.ts";
 import { openCheckpoint } from "@fluxline/gpu-node/adapters/checkpoint-folder.ts";
 import { Engine, type EngineUnit } from "@fluxline/gpu-node/adapters/engine.ts";
+import type { ImagePreview } from "@fluxline/gpu-node/adapters/preview-maker.ts";
 import type { RunnerArguments } from "@fluxline/gpu-node/adapters/runner/arguments.ts";
 import { DeviceRunner } from "@fluxline/gpu-node/adapters/runner/device-runner.ts";
 import type { DriverLimits, ReleaseReason } from "@fluxline/gpu-node/core/driver.ts";
@@ -38,6 +39,7 @@ export interface BenchOptions {
   readonly limits?: Partial<DriverLimits>;
   /** Told after every step, before the next begins. */
   readonly onProgress?: (id: string, stepsDone: number) => void;
+  readonly onPreview?: (id: string, preview: ImagePreview) => void;
 }
 
 export class ImageBench {
@@ -86,6 +88,7 @@ export class ImageBench {
           if (phase === "denoising") options.onProgress?.(id, stepsDone);
         },
         boundary: () => undefined,
+        preview: (id, preview) => options.onPreview?.(id, preview),
         finished: (id) => end(id, { kind: "finished", images: this.#images.get(id)! }),
         failed: (id, error, blamed) => end(id, { kind: "failed", error, blamed }),
         released: (id, reason, units) => end(id, { kind: "released", reason, units }),

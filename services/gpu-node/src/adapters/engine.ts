@@ -22,6 +22,7 @@ import type { ImageModel, ImagePlan, Pass, Pixels, TextEncoding } from "../core/
 import type { Row, Task } from "../core/step-batcher.ts";
 import type { StepCostTable } from "../core/step-cost.ts";
 import type { NamedTensors, Tensor } from "../core/tensor.ts";
+import { type ImagePreview, PreviewMaker } from "./preview-maker.ts";
 import { RetainedCache } from "./retained-cache.ts";
 import type { DeviceRunner, GraphCall, InputPart } from "./runner/device-runner.ts";
 
@@ -54,6 +55,8 @@ export interface EngineListener {
   progress(id: string, phase: ProgressPhase, stepsDone: number, stepsTotal: number): void;
   /** An image stands at a boundary between two of its steps; its latents will not change. */
   boundary(id: string, unit: Required<EngineUnit>): void;
+  /** An image of a request that asked for previews, at one of the boundaries that are due. */
+  preview(id: string, preview: ImagePreview): void;
   finished(id: string): void;
   failed(id: string, error: ErrorRecord, blamed: boolean): void;
   /** `units` stand at step boundaries; those already stored are not among them. */
@@ -74,6 +77,8 @@ interface EngineState {
   readonly pixels: Map<number, Pixels>;
   /** Retained keys that this job holds, with the names of their tensors. */
   readonly held: Map<string, readonly string[]>;
+  /** Boundaries at which previews are due. */
+  readonly previews: ReadonlySet<number>;
 }
 
 interface TaskOutcome {
@@ -89,6 +94,7 @@ export class Engine {
   readonly #listener: EngineListener;
   readonly #driver: Driver;
   readonly #cache: RetainedCache;
+  readonly #previews: PreviewMaker;
   readonly #nowMs: () => number;
   readonly #jobs = new Map<string, EngineState>();
 
@@ -107,6 +113,7 @@ export class Engine {
     this.#driver = new Driver(limits);
     this.#nowMs = steadyClock(clock);
     this.#cache = new RetainedCache(runner, RETAINED_LIMITS);
+    this.#previews = new PreviewMaker(model);
   }
 
   admission(id: string, units: number): Admission {
@@ -137,6 +144,7 @@ export class Engine {
       units: new Map(units),
       pixels: new Map(),
       held: new Map(),
+      previews: PreviewMaker.steps(plan),
     };
     this.#jobs.set(job.id, state);
     this.#send({
@@ -237,6 +245,9 @@ export class Engine {
     if (negative !== undefined) {
       await this.#hold(state, negative.key, () => this.#conditioning(negative));
     }
+    if (state.previews.size > 0) {
+      await this.#previews.begin(plan, (inputs) => this.#runDecoder(inputs));
+    }
   }
 
   /** Image by image, so that the event loop is held up for one at a time. */
@@ -294,9 +305,19 @@ export class Engine {
       if (!latents.every(Number.isFinite)) notFinite.push(row);
       else if (step < plan.steps) {
         this.#listener.boundary(row.id, { index: row.unit, step, latents });
+        this.#preview(row, step, () => plan.estimate(done, before, predictions));
       }
     }
     return { notFinite, seconds };
+  }
+
+  #preview({ id, unit }: Row, step: number, estimate: () => Float32Array): void {
+    const state = this.#state(id);
+    if (!state.previews.has(step)) return;
+    const wanted = (): boolean => this.#jobs.get(id) === state;
+    this.#previews.drawSoon(state.plan, estimate, wanted, (pixels) => {
+      this.#listener.preview(id, { index: unit, step, pixels });
+    });
   }
 
   #passesOf(row: Row): Pass[] {
@@ -348,17 +369,22 @@ export class Engine {
   }
 
   async #decode(id: string, unit: number): Promise<void> {
-    const state = this.#state(id);
+    const { plan, pixels } = this.#state(id);
     const { latents } = this.#unit({ id, unit });
+    const picture = await this.#runDecoder(plan.decodeInputs(latents));
+    if (!(picture.data as Float32Array).every(Number.isFinite)) throw pictureError(unit);
+    pixels.set(unit, plan.pixels(picture));
+    this.#previews.learn(plan, latents, pixels.get(unit)!);
+  }
+
+  async #runDecoder(inputs: NamedTensors): Promise<Tensor> {
     const call: GraphCall = {
       graph: this.#model.decoder,
-      inputs: mapValues(state.plan.decodeInputs(latents), (tensor) => [{ tensor }]),
+      inputs: mapValues(inputs, (tensor) => [{ tensor }]),
       outputs: [this.#model.decoded],
     };
     const { tensors } = await this.#runner.run(call);
-    const picture = named(tensors, this.#model.decoded);
-    if (!(picture.data as Float32Array).every(Number.isFinite)) throw pictureError(unit);
-    state.pixels.set(unit, state.plan.pixels(picture));
+    return named(tensors, this.#model.decoded);
   }
 
   async #storeImage(id: string, unit: number): Promise<void> {
