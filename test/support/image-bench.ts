@@ -11,12 +11,20 @@ import {
 import { openCheckpoint } from "@fluxline/gpu-node/adapters/checkpoint-folder.ts";
 import { Engine, type EngineUnit } from "@fluxline/gpu-node/adapters/engine.ts";
 import type { ImagePreview } from "@fluxline/gpu-node/adapters/preview-maker.ts";
+import type { GroupDevices } from "@fluxline/gpu-node/adapters/group-devices.ts";
+import { layOutDevices } from "@fluxline/gpu-node/adapters/group-devices-layout.ts";
 import type { RunnerArguments } from "@fluxline/gpu-node/adapters/runner/arguments.ts";
 import { DeviceRunner } from "@fluxline/gpu-node/adapters/runner/device-runner.ts";
 import type { DriverLimits, ReleaseReason } from "@fluxline/gpu-node/core/driver.ts";
-import { ONE_DEVICE } from "@fluxline/gpu-node/core/step-batcher.ts";
+import {
+  deviceMap,
+  type ModelLayout,
+  type Place,
+  planStages,
+  type StagePlan,
+} from "@fluxline/gpu-node/core/stage-plan.ts";
 import type { ImageModel, Pixels } from "@fluxline/gpu-node/core/image-model.ts";
-import { describeModel } from "@fluxline/gpu-node/models/families.ts";
+import { describeModel, modelLayout } from "@fluxline/gpu-node/models/families.ts";
 import { realClock } from "@fluxline/platform/real-clock.ts";
 
 export type JobEnd =
@@ -37,6 +45,12 @@ export interface BenchJob {
 export interface BenchOptions {
   readonly device?: RunnerArguments;
   readonly limits?: Partial<DriverLimits>;
+  /** Stages of the pipeline, each a runner of its own in this process tree; default 1. */
+  readonly stages?: number;
+  /** First blocks of stages 1 to the last; default: by block cost. */
+  readonly cuts?: readonly number[];
+  /** Rank or `cpu` of clip, t5 and vae; default: as a group places them. */
+  readonly place?: Readonly<Record<string, Place>>;
   /** Told after every step, before the next begins. */
   readonly onProgress?: (id: string, stepsDone: number) => void;
   readonly onPreview?: (id: string, preview: ImagePreview) => void;
@@ -44,37 +58,59 @@ export interface BenchOptions {
 
 export class ImageBench {
   readonly model: ImageModel;
-  readonly runner: DeviceRunner;
+  readonly plan: StagePlan;
+  readonly devices: GroupDevices;
+  /** By rank; one beside the stages comes last. */
+  readonly runners: readonly DeviceRunner[];
   readonly engine: Engine;
-  /** Of the runner that lives now. */
-  runnerPid = 0;
+  /** Of the runners that live now. */
+  readonly runnerPids: number[] = [];
   readonly #ends = new Map<string, (end: JobEnd) => void>();
   readonly #images = new Map<string, Pixels[]>();
   #nextId = 0;
 
-  private constructor(model: ImageModel, options: BenchOptions) {
+  private constructor(
+    model: ImageModel,
+    layout: ModelLayout,
+    plan: StagePlan,
+    options: BenchOptions,
+  ) {
     this.model = model;
-    this.runner = new DeviceRunner({
-      device: options.device ?? { provider: "cpu", threads: 1 },
-      graphs: [...model.graphs.values()],
-      environment: process.env,
-      log: (message, facts) => {
-        if (message === "runner ready") this.runnerPid = Number(facts["pid"]);
+    this.plan = plan;
+    const device = options.device ?? { provider: "cpu", threads: 1 };
+    const runners: DeviceRunner[] = [];
+    this.devices = layOutDevices({
+      model,
+      layout,
+      plan,
+      provider: device.provider,
+      makeRunner: ({ index, role, graphs }) => {
+        runners[index] = new DeviceRunner({
+          device,
+          role,
+          graphs,
+          environment: process.env,
+          log: (message, facts) => {
+            if (message === "runner ready") this.runnerPids[index] = Number(facts["pid"]);
+          },
+          onBroken: () => undefined,
+        });
+        return runners[index];
       },
-      onBroken: () => undefined,
     });
+    this.runners = runners;
     const limits: DriverLimits = {
       rowsMax: 4,
       residentsMax: 16,
       batching: "full",
-      stepsInFlightMax: 1,
-      devices: ONE_DEVICE,
+      stepsInFlightMax: plan.stages.length,
+      devices: deviceMap(layout, plan),
       ...options.limits,
     };
     const end = (id: string, how: JobEnd): void => this.#ends.get(id)?.(how);
     this.engine = new Engine(
       model,
-      this.runner,
+      this.devices,
       limits,
       {
         store: (id, unit, pixels) => {
@@ -100,10 +136,23 @@ export class ImageBench {
   }
 
   static async open(folder: string, options: BenchOptions = {}): Promise<ImageBench> {
-    const model = describeModel(await openCheckpoint(folder), { runType: "float32" });
-    const bench = new ImageBench(model, options);
-    await bench.runner.start();
+    const checkpoint = await openCheckpoint(folder);
+    const layout = modelLayout(checkpoint);
+    const { stages = 1, cuts, place = {} } = options;
+    const plan = planStages(layout, { stages, cuts, places: new Map(Object.entries(place)) });
+    const model = describeModel(checkpoint, { runType: "float32", stages: plan.stages });
+    const bench = new ImageBench(model, layout, plan, options);
+    await bench.devices.start();
     return bench;
+  }
+
+  /** The runner of rank 0. */
+  get runner(): DeviceRunner {
+    return this.runners[0]!;
+  }
+
+  get runnerPid(): number {
+    return this.runnerPids[0]!;
   }
 
   resolve(requested: RequestedImage): ImageRequest {
@@ -130,7 +179,7 @@ export class ImageBench {
   }
 
   close(): Promise<void> {
-    return this.runner.stop();
+    return this.devices.stop();
   }
 }
 

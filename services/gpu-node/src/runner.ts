@@ -25,7 +25,7 @@ function die(thrown: unknown): void {
 }
 
 const options = parseRunnerArguments(process.argv.slice(2));
-process.title = `fluxline gpu-node runner ${options.provider}`;
+process.title = `fluxline gpu-node runner ${options.provider} ${options.role}`;
 // Ctrl-C reaches the whole process group; the driver decides when its runner ends.
 process.on("SIGINT", () => undefined);
 

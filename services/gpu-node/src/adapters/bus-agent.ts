@@ -29,8 +29,8 @@ import type { FenceGuard, PlacementFence } from "../core/fence-guard.ts";
 import type { ImageModel } from "../core/image-model.ts";
 import type { BlobStore } from "./blob-store.ts";
 import type { Engine, EngineUnit } from "./engine.ts";
+import type { GroupDevices } from "./group-devices.ts";
 import { PlacementDesk, requiredFence } from "./placement-desk.ts";
-import type { DeviceRunner } from "./runner/device-runner.ts";
 
 const PROTOCOL_VERSION = 1;
 const HEARTBEAT_MS = 1_000;
@@ -45,7 +45,6 @@ export interface AgentIdentity {
   readonly pool: string;
   readonly group: string;
   readonly incarnation: string;
-  readonly provider: string;
   readonly numericsClass: string;
   readonly simulated: boolean;
   readonly residentsMax: number;
@@ -55,7 +54,7 @@ export interface AgentParts {
   readonly bus: Bus;
   readonly model: ImageModel;
   readonly engine: Engine;
-  readonly runner: DeviceRunner;
+  readonly devices: GroupDevices;
   readonly desk: PlacementDesk;
   readonly blobs: BlobStore;
   readonly guard: FenceGuard;
@@ -307,8 +306,8 @@ export class BusAgent {
   }
 
   #heartbeat(): void {
-    const { bus, engine, runner, guard } = this.#parts;
-    const { pool, group, incarnation, provider, numericsClass, simulated } = this.#identity;
+    const { bus, engine, devices, guard } = this.#parts;
+    const { pool, group, incarnation, numericsClass, simulated } = this.#identity;
     this.#sequence += 1n;
     publishBus(bus, groupSubject(pool, group, "heartbeat"), Heartbeat, {
       pool,
@@ -319,15 +318,7 @@ export class BusAgent {
       maxResidents: this.#identity.residentsMax,
       draining: engine.draining,
       residents: this.#residents(),
-      stages: [
-        {
-          rank: 0,
-          provider,
-          ready: runner.ready,
-          rssBytes: BigInt(runner.rssBytes()),
-          restarts: runner.restarts,
-        },
-      ],
+      stages: devices.health().map((stage) => ({ ...stage, rssBytes: BigInt(stage.rssBytes) })),
       stepCosts: engine.stepCosts.all().map((cost) => ({ ...cost, samples: BigInt(cost.samples) })),
       numericsClass,
       simulated,

@@ -1,5 +1,5 @@
 /**
- * Carries out what the driver core decides: turns tasks into calls of the runner, keeps latents
+ * Carries out what the driver core decides: turns tasks into calls of the devices, keeps latents
  * and plans of the residents, hands finished pixels to the image store, and brings every outcome
  * back to the core. It knows no family and no bus.
  */
@@ -10,6 +10,7 @@ import type { Advisory, ImageRequest } from "@fluxline/kernel/image-request.ts";
 import { steadyClock } from "@fluxline/platform/steady-clock.ts";
 import {
   type Admission,
+  type DevicesState,
   Driver,
   type DriverEffect,
   type DriverInput,
@@ -23,8 +24,9 @@ import type { Row, Task } from "../core/step-batcher.ts";
 import type { StepCostTable } from "../core/step-cost.ts";
 import type { NamedTensors, Tensor } from "../core/tensor.ts";
 import { type ImagePreview, PreviewMaker } from "./preview-maker.ts";
+import type { GroupDevices } from "./group-devices.ts";
 import { RetainedCache } from "./retained-cache.ts";
-import type { DeviceRunner, GraphCall, InputPart } from "./runner/device-runner.ts";
+import type { GraphCall, InputPart } from "./runner/device-runner.ts";
 
 /** Text encodings and position tables that no resident uses, kept for the next request. */
 const RETAINED_LIMITS = { idleBytesMax: 256 * 1024 * 1024, idleKeysMax: 1024 };
@@ -89,7 +91,7 @@ interface TaskOutcome {
 
 export class Engine {
   readonly #model: ImageModel;
-  readonly #runner: DeviceRunner;
+  readonly #devices: GroupDevices;
   readonly #store: ImageStore;
   readonly #listener: EngineListener;
   readonly #driver: Driver;
@@ -100,19 +102,19 @@ export class Engine {
 
   constructor(
     model: ImageModel,
-    runner: DeviceRunner,
+    devices: GroupDevices,
     limits: DriverLimits,
     store: ImageStore,
     listener: EngineListener,
     clock: Clock,
   ) {
     this.#model = model;
-    this.#runner = runner;
+    this.#devices = devices;
     this.#store = store;
     this.#listener = listener;
     this.#driver = new Driver(limits);
     this.#nowMs = steadyClock(clock);
-    this.#cache = new RetainedCache(runner, RETAINED_LIMITS);
+    this.#cache = new RetainedCache(devices, RETAINED_LIMITS);
     this.#previews = new PreviewMaker(model);
   }
 
@@ -170,6 +172,11 @@ export class Engine {
 
   drain(): void {
     this.#send({ kind: "drain" });
+  }
+
+  /** What has become of the ranks; nothing is begun unless the group is whole. */
+  devicesAre(state: DevicesState): void {
+    this.#send({ kind: "devices", state });
   }
 
   #send(input: DriverInput): void {
@@ -274,7 +281,7 @@ export class Engine {
   async #conditioning(encoding: TextEncoding): Promise<NamedTensors> {
     const conditioning: Record<string, Tensor> = {};
     for (const { graph, inputs, outputs } of encoding.runs) {
-      const result = await this.#runner.run({
+      const result = await this.#devices.run({
         graph,
         inputs: mapValues(inputs, (tensor) => [{ tensor }]),
         outputs: Object.keys(outputs),
@@ -325,26 +332,15 @@ export class Engine {
     return twice ? ["positive", "negative"] : ["positive"];
   }
 
-  /** One pass through the denoiser's stages for every slot of a batch. */
+  /** One pass through the denoiser for every slot of a batch; seconds of its slowest stage. */
   async #predict(
     slots: readonly { row: Row; pass: Pass }[],
   ): Promise<{ prediction: Float32Array; seconds: number }> {
-    const available = this.#stepInputs(slots);
-    let seconds = 0;
-    for (const graph of this.#model.denoiser) {
-      const spec = this.#model.graphs.get(graph);
-      assert(spec !== undefined, `the model has no graph ${graph}`);
-      const inputs = Object.fromEntries(
-        spec.inputs.map(({ name }) => [name, named(available, name)]),
-      );
-      const outputs = spec.outputs.map(({ name }) => name);
-      const result = await this.#runner.run({ graph, inputs, outputs });
-      seconds += result.seconds;
-      for (const name of outputs) available[name] = [{ tensor: named(result.tensors, name) }];
-    }
-    const [last] = named(available, this.#model.prediction);
-    assert(last !== undefined && "tensor" in last, "the last stage gives the prediction");
-    return { prediction: last.tensor.data as Float32Array, seconds };
+    const name = this.#model.prediction;
+    const inputs = this.#stepInputs(slots);
+    const { tensors, stageSeconds } = await this.#devices.runChain({ inputs, outputs: [name] });
+    const prediction = named(tensors, name).data as Float32Array;
+    return { prediction, seconds: Math.max(...stageSeconds) };
   }
 
   #stepInputs(slots: readonly { row: Row; pass: Pass }[]): Record<string, InputPart[]> {
@@ -383,7 +379,7 @@ export class Engine {
       inputs: mapValues(inputs, (tensor) => [{ tensor }]),
       outputs: [this.#model.decoded],
     };
-    const { tensors } = await this.#runner.run(call);
+    const { tensors } = await this.#devices.run(call);
     return named(tensors, this.#model.decoded);
   }
 

@@ -21,18 +21,24 @@ import type { DriverLimits } from "../core/driver.ts";
 import { FenceGuard } from "../core/fence-guard.ts";
 import type { ImageModel } from "../core/image-model.ts";
 import { numericsClass } from "../core/numerics-class.ts";
-import { ONE_DEVICE } from "../core/step-batcher.ts";
-import { describeModel } from "../models/families.ts";
+import { deviceMap, type ModelLayout, planStages, type StagePlan } from "../core/stage-plan.ts";
+import { describeModel, modelLayout } from "../models/families.ts";
 import type { Recipe } from "../models/network.ts";
 import { BlobStore } from "./blob-store.ts";
 import { type AgentIdentity, BusAgent } from "./bus-agent.ts";
 import { openCheckpoint } from "./checkpoint-folder.ts";
 import { readCpuDeviceClass } from "./cpu-class.ts";
 import { Engine } from "./engine.ts";
+import type { GroupDevices } from "./group-devices.ts";
+import {
+  layOutDevices,
+  runnerDevice,
+  type RunnerRole,
+  simulatedStageCosts,
+} from "./group-devices-layout.ts";
 import type { GroupOptions } from "./group-options.ts";
 import { PlacementDesk } from "./placement-desk.ts";
 import { ReportSender } from "./report-sender.ts";
-import type { RunnerArguments } from "./runner/arguments.ts";
 import { DeviceRunner } from "./runner/device-runner.ts";
 
 const FIRST_CONNECT_MS = 10_000;
@@ -40,8 +46,6 @@ const STORES_WAIT_MS = 250;
 /** Together with the runner's grace these are less than the lifecycle's bound for one part. */
 const LAST_STEP_MS = 3_000;
 const SETTLE_MS = 4_000;
-/** Encoding and decoding take about as long as a step in the simulated device. */
-const SIMULATED_OTHER_SHARE = 0.5;
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -64,15 +68,26 @@ export class ReplicaGroup {
     const connecting = this.#connect();
     connecting.catch(() => undefined); // awaited below; the model's error may come first
     const { model: folder, runType } = this.#options;
-    const model = describeModel(await openCheckpoint(folder), { runType, recipe: this.#recipe });
-    const runner = this.#runner(model);
-    this.#lifecycle.add({ name: "runner", drain: () => runner.stop() });
-    const loading = runner.start();
+    const checkpoint = await openCheckpoint(folder);
+    const layout = modelLayout(checkpoint);
+    const plan = planStages(layout, { stages: 1 });
+    const { stages } = plan;
+    const model = describeModel(checkpoint, { runType, recipe: this.#recipe, stages });
+    const devices = this.#devices(model, layout, plan);
+    this.#lifecycle.add({ name: "devices", drain: () => devices.stop() });
+    const loading = devices.start();
     loading.catch(() => undefined);
     const bus = await connecting;
     this.#lifecycle.add({ name: "bus", drain: () => bus.drain() });
     const numericsClass = this.#numericsClass(model);
-    const agent = await this.#agent(bus, model, runner, numericsClass);
+    const limits: DriverLimits = {
+      rowsMax: this.#options.rowsMax,
+      residentsMax: this.#options.residentsMax,
+      batching: "measured",
+      stepsInFlightMax: stages.length,
+      devices: deviceMap(layout, plan),
+    };
+    const agent = await this.#agent(bus, model, devices, limits, numericsClass);
     await loading;
     await agent.start();
     return { model, numericsClass };
@@ -103,37 +118,36 @@ export class ReplicaGroup {
     });
   }
 
-  #runner(model: ImageModel): DeviceRunner {
-    return new DeviceRunner({
-      device: this.#device(model),
-      graphs: [...model.graphs.values()],
-      environment: this.#environment,
-      log: (message, facts) => this.#log.info(facts, message),
-      onBroken: (error) => {
-        this.#log.error({ error }, "the runner cannot be kept alive");
-        process.exitCode = 1;
-        this.#lifecycle.stop("runner broken");
-      },
-    });
-  }
-
-  #device(model: ImageModel): RunnerArguments {
-    const { provider, threads, simulatedStepSeconds } = this.#options;
-    if (provider !== "simulated") return { provider, threads };
-    this.#log.warn("provider simulated: nothing is computed, pictures are empty");
-    const step = { baseSeconds: simulatedStepSeconds, rowSeconds: 0 };
-    const other = { baseSeconds: simulatedStepSeconds * SIMULATED_OTHER_SHARE, rowSeconds: 0 };
-    const steps = Object.fromEntries(model.denoiser.map((graph) => [graph, step]));
-    return { provider, simulatedCosts: { ...steps, default: other } };
+  #devices(model: ImageModel, layout: ModelLayout, plan: StagePlan): GroupDevices {
+    const { provider, simulatedStepSeconds } = this.#options;
+    if (provider === "simulated") {
+      this.#log.warn("provider simulated: nothing is computed, pictures are empty");
+    }
+    const costs = simulatedStageCosts(model.denoiser, plan, simulatedStepSeconds);
+    const makeRunner = ({ role, graphs, place }: RunnerRole): DeviceRunner =>
+      new DeviceRunner({
+        device: runnerDevice(this.#options, place, costs),
+        role,
+        graphs,
+        environment: this.#environment,
+        log: (message, facts) => this.#log.info(facts, message),
+        onBroken: (error) => {
+          this.#log.error({ error }, "the runner cannot be kept alive");
+          process.exitCode = 1;
+          this.#lifecycle.stop("runner broken");
+        },
+      });
+    return layOutDevices({ model, layout, plan, provider, makeRunner });
   }
 
   async #agent(
     bus: Bus,
     model: ImageModel,
-    runner: DeviceRunner,
+    devices: GroupDevices,
+    limits: DriverLimits,
     numericsClass: string,
   ): Promise<BusAgent> {
-    const { pool, group, provider, residentsMax, rowsMax } = this.#options;
+    const { pool, group, provider, residentsMax } = this.#options;
     const log = (message: string, facts: Readonly<Record<string, unknown>>): void =>
       this.#log.info(facts, message);
     const blobs = new BlobStore(
@@ -162,19 +176,11 @@ export class ReplicaGroup {
       },
       log,
     });
-    const limits: DriverLimits = {
-      rowsMax,
-      residentsMax,
-      batching: "measured",
-      stepsInFlightMax: 1,
-      devices: ONE_DEVICE,
-    };
-    const engine = new Engine(model, runner, limits, desk, desk, realClock);
+    const engine = new Engine(model, devices, limits, desk, desk, realClock);
     const identity: AgentIdentity = {
       pool,
       group,
       incarnation: this.incarnation,
-      provider,
       numericsClass,
       simulated,
       residentsMax,
@@ -184,7 +190,7 @@ export class ReplicaGroup {
       process.exitCode = 1;
       this.#lifecycle.stop("refused by the leader");
     };
-    const parts = { bus, model, engine, runner, desk, blobs, guard, onRefused, log };
+    const parts = { bus, model, engine, devices, desk, blobs, guard, onRefused, log };
     const agent = new BusAgent(identity, parts);
     this.#lifecycle.add({
       name: "agent",
@@ -194,7 +200,7 @@ export class ReplicaGroup {
         const soon = new Promise((resolve) => setTimeout(resolve, LAST_STEP_MS));
         await Promise.race([drained.promise, soon]);
         // A step that takes too long is given up: the latents before it are here.
-        await runner.stop();
+        await devices.stop();
         await drained.promise;
         const settled = await desk.settle(SETTLE_MS);
         if (!settled) log("some reports were never acknowledged", {});

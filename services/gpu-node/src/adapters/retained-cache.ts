@@ -1,16 +1,22 @@
 /**
- * Tensors that stay on the device between calls: text encodings by text, position tables by shape.
- * What a resident request uses is held; what nobody uses stays until its memory is wanted, the
- * least recently used first. So an equal prompt is encoded once.
+ * Tensors that stay on devices between calls: text encodings by text, position tables by shape.
+ * Each counts once, however many devices keep it. What a resident request uses is held; what nobody
+ * uses stays until its memory is wanted, the least recently used first. So an equal prompt is
+ * encoded once.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 import type { NamedTensors } from "../core/tensor.ts";
-import type { DeviceRunner } from "./runner/device-runner.ts";
 
 /** For what nobody holds; what residents hold is bounded by their number. */
 export interface RetainedLimits {
   readonly idleBytesMax: number;
   readonly idleKeysMax: number;
+}
+
+/** Where tensors are retained; `adapters/group-devices.ts` in earnest. */
+export interface RetainingDevices {
+  retain(key: string, tensors: NamedTensors): void;
+  release(key: string): void;
 }
 
 interface Entry {
@@ -20,13 +26,13 @@ interface Entry {
 }
 
 export class RetainedCache {
-  readonly #runner: Pick<DeviceRunner, "retain" | "release">;
+  readonly #devices: RetainingDevices;
   readonly #limits: RetainedLimits;
   /** In order of last use. */
   readonly #entries = new Map<string, Entry>();
 
-  constructor(runner: Pick<DeviceRunner, "retain" | "release">, limits: RetainedLimits) {
-    this.#runner = runner;
+  constructor(devices: RetainingDevices, limits: RetainedLimits) {
+    this.#devices = devices;
     this.#limits = limits;
   }
 
@@ -37,7 +43,7 @@ export class RetainedCache {
   ): Promise<readonly string[]> {
     if (!this.#entries.has(key)) {
       const tensors = await make();
-      this.#runner.retain(key, tensors);
+      this.#devices.retain(key, tensors);
       const bytes = Object.values(tensors).reduce((sum, { data }) => sum + data.byteLength, 0);
       const holders = this.#entries.get(key)?.holders ?? 0;
       this.#entries.set(key, { bytes, names: Object.keys(tensors), holders });
@@ -71,7 +77,7 @@ export class RetainedCache {
       bytes -= entry.bytes;
       keys -= 1;
       this.#entries.delete(key);
-      this.#runner.release(key);
+      this.#devices.release(key);
     }
   }
 }

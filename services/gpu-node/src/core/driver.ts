@@ -55,12 +55,19 @@ export interface JobFacts extends ServiceTerms {
 
 export type ReleaseReason = "cancelled" | "preempted" | "drained";
 
+/**
+ * Of the ranks of the group, taken together. `broken`: one cannot be reached, nothing is begun.
+ * `away`: that has lasted too long, residents are handed back and nothing is taken.
+ */
+export type DevicesState = "whole" | "broken" | "away";
+
 export type DriverInput =
   | { readonly kind: "assigned"; readonly job: JobFacts }
   | { readonly kind: "revoked"; readonly id: string; readonly reason: "cancelled" | "preempted" }
   /** The leader holds this attempt for stale: drop it without a word. */
   | { readonly kind: "fenced"; readonly id: string }
   | { readonly kind: "drain" }
+  | { readonly kind: "devices"; readonly state: DevicesState }
   /**
    * `notFinite`: rows whose latents are not numbers any more. `seconds`: of a step, what its
    * slowest stage took on its device; absent if nothing was measured.
@@ -124,6 +131,7 @@ export class Driver {
   #inFlight = 0;
   #lastKind: Task["kind"] | undefined;
   #draining = false;
+  #devices: DevicesState = "whole";
 
   constructor(limits: DriverLimits) {
     this.#limits = limits;
@@ -133,6 +141,7 @@ export class Driver {
   admission(id: string, units: number): Admission {
     if (this.#jobs.has(id)) return "resident";
     if (this.#draining) return "draining";
+    if (this.#devices === "away") return "full";
     const { residentsMax } = this.#limits;
     const load = [...this.#jobs.values()].reduce((sum, job) => sum + job.units.length, 0);
     return load > 0 && load + units > residentsMax ? "full" : "accepted";
@@ -150,7 +159,7 @@ export class Driver {
   step(input: DriverInput, _nowMs: number): DriverEffect[] {
     const effects = this.#apply(input);
     for (const job of this.#jobs.values()) effects.push(...this.#settle(job));
-    while (this.#inFlight < this.#limits.stepsInFlightMax) {
+    while (this.#devices === "whole" && this.#inFlight < this.#limits.stepsInFlightMax) {
       const task = nextTask([...this.#jobs.values()], this.#lastKind, this.#limits);
       if (task === undefined) break;
       effects.push(...this.#begin(task));
@@ -168,7 +177,11 @@ export class Driver {
       case "fenced":
         return this.#end(input.id, { kind: "dropped", id: input.id });
       case "drain":
-        return this.#drain();
+        this.#draining = true;
+        return this.#handBack();
+      case "devices":
+        this.#devices = input.state;
+        return input.state === "away" ? this.#handBack() : [];
       case "task-done":
         this.#measure(input.task, input.seconds);
         return this.#taskDone(input.task, input.notFinite ?? []);
@@ -205,8 +218,7 @@ export class Driver {
     return [];
   }
 
-  #drain(): DriverEffect[] {
-    this.#draining = true;
+  #handBack(): DriverEffect[] {
     return [...this.#jobs.keys()].flatMap((id) =>
       this.#end(id, { kind: "released", id, reason: "drained" }),
     );
@@ -296,13 +308,15 @@ export class Driver {
    * With mates, nobody knows whose fault it was: each goes on by itself, one row at a time; after
    * a death until a step of its own has succeeded, else (a batch too large, say) for good. Alone,
    * the runner may die once more before the job is blamed; any other failure is its own. A runner
-   * that cannot be kept alive is nobody's fault.
+   * that cannot be kept alive is nobody's fault. A task that was lost on its way through the stages
+   * is run again, as often as the devices are found whole; they bound how often that can be.
    */
   #taskFailed(task: Task, error: ErrorRecord): DriverEffect[] {
     const members = this.#landed(task);
     const hadMates = task.kind === "step" && task.rows.length > 1;
     return members.flatMap(({ job }) => {
       if (job.encoding === "running") job.encoding = "waiting";
+      if (error.reason === "STAGE_LOST") return [];
       const blamed = error.reason !== "RUNNER_BROKEN";
       const died = error.reason === "RUNNER_DIED";
       if (blamed && hadMates) {

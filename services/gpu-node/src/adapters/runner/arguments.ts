@@ -10,18 +10,21 @@ export type RunnerArguments =
   | { readonly provider: Exclude<Provider, "simulated">; readonly threads: number }
   | { readonly provider: "simulated"; readonly simulatedCosts: SimulatedCosts };
 
-export function runnerArguments(options: RunnerArguments): string[] {
+/** `role` is for people: what the process is to its group, like `rank 1`. */
+export function runnerArguments(options: RunnerArguments, role: string): string[] {
+  const named = ["--role", role];
   if (options.provider === "simulated") {
     const costs = JSON.stringify(options.simulatedCosts);
-    return ["--provider", "simulated", "--simulated-costs", costs];
+    return [...named, "--provider", "simulated", "--simulated-costs", costs];
   }
-  return ["--provider", options.provider, "--threads", String(options.threads)];
+  return [...named, "--provider", options.provider, "--threads", String(options.threads)];
 }
 
-export function parseRunnerArguments(argv: readonly string[]): RunnerArguments {
+export function parseRunnerArguments(argv: readonly string[]): RunnerArguments & { role: string } {
   const { values } = parseArgs({
     args: [...argv],
     options: {
+      role: { type: "string", default: "" },
       provider: { type: "string" },
       threads: { type: "string" },
       "simulated-costs": { type: "string" },
@@ -29,6 +32,7 @@ export function parseRunnerArguments(argv: readonly string[]): RunnerArguments {
   });
   const provider = PROVIDERS.find((known) => known === values.provider);
   assert(provider !== undefined, `a driver names one of ${PROVIDERS.join(", ")}`);
-  if (provider !== "simulated") return { provider, threads: Number(values.threads) };
-  return { provider, simulatedCosts: JSON.parse(values["simulated-costs"] ?? "") };
+  const { role } = values;
+  if (provider !== "simulated") return { role, provider, threads: Number(values.threads) };
+  return { role, provider, simulatedCosts: JSON.parse(values["simulated-costs"] ?? "") };
 }

@@ -1,8 +1,9 @@
 /**
  * The driver's side of a runner: starts the process, loads the graphs, sends calls, and starts it
- * again when it dies, with the same graphs and retained tensors. A call that was under way then
- * fails with RUNNER_DIED; the runner is stateless but for what this class sends it, so the caller
- * may simply make the call again.
+ * again when it dies, with the same graphs and retained tensors. Calls are served in the order in
+ * which they came: the one at the head then fails with RUNNER_DIED, those that waited behind it
+ * with STAGE_LOST, because none of them can have been the cause. The runner is stateless but for
+ * what this class sends it, so the caller may simply make the call again.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -54,6 +55,8 @@ export interface GraphResult {
 
 export interface DeviceRunnerOptions {
   readonly device: RunnerArguments;
+  /** What it is to its group, in the title of the process. */
+  readonly role?: string;
   readonly graphs: readonly Graph[];
   /** The runner's environment; `process.env` of the driver. */
   readonly environment: Readonly<Record<string, string | undefined>>;
@@ -135,8 +138,8 @@ export class DeviceRunner {
   }
 
   /**
-   * Waits for a runner that is up, and calls it. RUNNER_DIED means that it died under this call;
-   * RUNNER_BROKEN that it cannot be kept alive, whoever calls.
+   * Waits for a runner that is up, and calls it. RUNNER_DIED means that it died under this call,
+   * STAGE_LOST that it died before, RUNNER_BROKEN that it cannot be kept alive, whoever calls.
    */
   async run(call: GraphCall): Promise<GraphResult> {
     const child = await this.#up();
@@ -192,7 +195,7 @@ export class DeviceRunner {
   ): Promise<GraphResult> {
     const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<GraphResult>();
-    if (this.#child !== child) return Promise.reject(diedError(child, "it ended before the call"));
+    if (this.#child !== child) return Promise.reject(notReachedError("it ended before the call"));
     child.pending.set(id, { resolve, reject });
     child.channel.send({ ...header, id }, parts);
     const timer = setTimeout(() => {
@@ -223,7 +226,7 @@ export class DeviceRunner {
   #spawn(): RunningChild {
     const process_ = spawn(
       process.execPath,
-      [RUNNER_SCRIPT, ...runnerArguments(this.#options.device)],
+      [RUNNER_SCRIPT, ...runnerArguments(this.#options.device, this.#options.role ?? "rank 0")],
       {
         stdio: ["ignore", "ignore", "pipe", "pipe"],
         env: {
@@ -284,10 +287,11 @@ export class DeviceRunner {
     this.#child = undefined;
     child.channel.close();
     const error = diedError(child, how);
-    const loaded = [...child.pending.values()];
+    const [atHead, ...behind] = child.pending.values();
     child.pending.clear();
     if (!this.#stopping) this.#restart(error);
-    for (const pending of loaded) pending.reject(error);
+    atHead?.reject(error);
+    for (const pending of behind) pending.reject(notReachedError(how));
   }
 
   #restart(error: AppError): void {
@@ -327,6 +331,12 @@ function diedError(child: RunningChild, how: string): AppError {
     reason: "RUNNER_DIED",
     retryable: true,
   });
+}
+
+/** Nobody's fault: the call had not begun. */
+function notReachedError(how: string): AppError {
+  const message = `the device's runner process ended before it reached the call: ${how}`;
+  return new AppError("unavailable", message, { reason: "STAGE_LOST", retryable: true });
 }
 
 function brokenError(last: AppError): AppError {
