@@ -66,6 +66,7 @@ describe("a request with one wrong field", () => {
     ["too many previews", { previewCount: 17 }, "spec.preview_count", /is 17.* from 0 to 16/],
     ["an aspect ratio that is none", { aspectRatio: "wide" }, "spec.aspect_ratio", /wide/],
     ["an unknown format", { outputFormat: 9 }, "spec.output_format", /is 9/],
+    ["an unknown priority", { priority: 7 }, "spec.priority", /is 7; use 1/],
     ["quality 0", { outputFormat: 2, outputQuality: 0 }, "spec.output_quality", /1 to 100/],
     ["a quality of png", { outputFormat: 1, outputQuality: 90 }, "spec.output_quality", /png/],
     [
@@ -99,8 +100,6 @@ describe("a request with one wrong field", () => {
     ["mask", { mask: {} }],
     ["strength", { strength: 0.5 }],
     ["webhook", { webhook: { uri: "http://localhost" } }],
-    ["priority", { priority: 1 }],
-    ["priority", { priority: 3 }],
   ])(
     "%s belongs to a feature that comes later: UNIMPLEMENTED with its name",
     async (field, given) => {

@@ -100,6 +100,16 @@ describe("one job", () => {
     expect(nothing).toEqual([]);
   });
 
+  test("takes its class, its share and its deadline to the group", async () => {
+    const expireTime = new Date(Date.now() + 3_600_000);
+    const job = await create({ prompt: "a red cube", priority: 3, expireTime });
+    await ended(job.name, State.STATE_SUCCEEDED);
+    expect(job.spec).toMatchObject({ priority: 3 });
+    const assign = group.assigns.find(({ fence }) => job.name.endsWith(fence?.job ?? "-"));
+    expect(assign).toMatchObject({ priority: 3, share: 1, deadline: expireTime });
+    expect(assign?.arrivalTime).toEqual(job.createTime);
+  });
+
   test("with the same request_id is the same job; with other content it is refused", async () => {
     const requestId = "0f8fad5b-d9cb-469f-a165-70867728950e";
     const spec = { prompt: "twice" };

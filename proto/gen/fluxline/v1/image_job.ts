@@ -68,11 +68,19 @@ export function outputFormatToJSON(object: OutputFormat): string {
   }
 }
 
+/**
+ * A head start over your other jobs, in the queue and at every denoising step: each job counts as if
+ * it had come later by the patience of its class. So a job that has waited long enough is passed by
+ * nothing that comes after it.
+ */
 export const Priority = {
   /** PRIORITY_UNSPECIFIED - Standard */
   PRIORITY_UNSPECIFIED: 0,
+  /** PRIORITY_INTERACTIVE - Somebody waits for the picture: no patience. */
   PRIORITY_INTERACTIVE: 1,
+  /** PRIORITY_STANDARD - Waits 5 seconds for interactive jobs. */
   PRIORITY_STANDARD: 2,
+  /** PRIORITY_BATCH - May wait: 60 seconds. */
   PRIORITY_BATCH: 3,
   UNRECOGNIZED: -1,
 } as const;
@@ -196,6 +204,7 @@ export interface ImageSpec {
     | undefined;
   /** Your own user, for your own accounting. */
   endUserId: string;
+  /** Whose turn it is among your own jobs; other tenants neither gain nor lose by it. */
   priority: Priority;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }

@@ -9,6 +9,7 @@ import { callBus, publishBus, type Served, serveBus } from "@fluxline/platform/b
 import { groupSubject, leaderSubject } from "@fluxline/platform/bus/topology.ts";
 import { fromStatus, toStatus } from "@fluxline/platform/grpc/status.ts";
 import { requestedImage } from "@fluxline/platform/message/image-spec.ts";
+import { priorityClass } from "@fluxline/platform/message/priority.ts";
 import { profileToMessage } from "@fluxline/platform/message/model-profile.ts";
 import {
   Assign,
@@ -18,6 +19,7 @@ import {
   Drain,
   type Fence,
   Heartbeat,
+  type Heartbeat_StepCost,
   Registration,
   RegistrationReply,
   Revoke,
@@ -27,6 +29,7 @@ import type { ImageUnit } from "@fluxline/proto/fluxline/internal/v1/record.ts";
 import type { ServiceTerms } from "../core/driver.ts";
 import type { FenceGuard, PlacementFence } from "../core/fence-guard.ts";
 import type { ImageModel } from "../core/image-model.ts";
+import type { StepCost } from "../core/step-cost.ts";
 import type { BlobStore } from "./blob-store.ts";
 import type { Engine, EngineUnit } from "./engine.ts";
 import type { GroupDevices } from "./group-devices.ts";
@@ -186,6 +189,7 @@ export class BusAgent {
     if (spec === undefined) throw new AppError("invalid_argument", "an assign without a spec");
     const resolution = resolveRequest(model.profile, requestedImage(spec), spec.seed ?? 0n);
     if (!resolution.ok) throw invalidArgument(resolution.violations);
+    const terms = serviceTerms(assign, fence);
     const { units, restarted } = await this.#resume(assign);
     // Revoked, or overtaken by a newer attempt, while its checkpoints were read.
     if (!guard.holds(placementFence(fence))) return answer("stale");
@@ -196,7 +200,7 @@ export class BusAgent {
     const imagesDone = request.imageCount - units.length;
     desk.place({ fence, spec, imagesDone, steps: request.steps, restarted });
     try {
-      engine.assign({ id, request, units, alone: assign.alone, ...serviceTerms(assign, fence) });
+      engine.assign({ id, request, units, alone: assign.alone, ...terms });
     } catch (thrown) {
       desk.unplace(id);
       throw thrown;
@@ -319,7 +323,7 @@ export class BusAgent {
       draining: engine.draining,
       residents: this.#residents(),
       stages: devices.health().map((stage) => ({ ...stage, rssBytes: BigInt(stage.rssBytes) })),
-      stepCosts: engine.stepCosts.all().map((cost) => ({ ...cost, samples: BigInt(cost.samples) })),
+      stepCosts: engine.stepCosts.all().map(stepCostToMessage),
       numericsClass,
       simulated,
       protocolVersionMin: PROTOCOL_VERSION,
@@ -332,12 +336,32 @@ function answer(outcome: Outcome, error?: AppError): CommandReplyMessage {
   return { outcome: outcomes[outcome], error: error === undefined ? undefined : toStatus(error) };
 }
 
-function serviceTerms(_assign: Assign, { tenant }: Fence): ServiceTerms {
-  return { tenant, share: 1, priorityClass: "standard" };
+/** Throws INVALID_ARGUMENT for a share that is none. */
+function serviceTerms(assign: Assign, { tenant }: Fence): ServiceTerms {
+  const { share, deadline, arrivalTime } = assign;
+  if (!(share > 0 && Number.isFinite(share))) {
+    throw new AppError("invalid_argument", `an assign with share ${share}; it must be above 0`, {
+      reason: "SHARE_INVALID",
+    });
+  }
+  return {
+    tenant,
+    share,
+    priorityClass: priorityClass(assign.priority) ?? "standard",
+    deadlineMs: deadline?.getTime(),
+    arrivalMs: arrivalTime?.getTime(),
+  };
 }
 
 function fromStart(unit: ImageUnit): EngineUnit {
   return { index: unit.index, step: 0 };
+}
+
+function stepCostToMessage({ shapeKey, batches }: StepCost): Heartbeat_StepCost {
+  const measured = batches.map((batch) => ({ ...batch, samples: BigInt(batch.samples) }));
+  const alone = measured.find((batch) => batch.rows === 1);
+  const { seconds, samples } = alone ?? { seconds: 0, samples: 0n };
+  return { shapeKey, seconds, samples, batches: measured };
 }
 
 function placementFence(fence: Fence): PlacementFence {

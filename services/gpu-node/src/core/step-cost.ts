@@ -1,39 +1,167 @@
 /**
- * What one step of one row costs, per shape, as measured while running: the figure that ETA,
- * fair share and autoscaling reckon with. A moving average, so that it follows the device.
+ * What a step costs, per shape and rows of a batch, as measured while running: the figures by which
+ * the batcher chooses sizes and charges tenants, and that ETA, fair share and autoscaling reckon
+ * with. Seconds are those of the slowest stage: what a further batch waits for.
+ *
+ * The first run of a size is not counted: it pays for what is set up only once. Of the next few the
+ * fastest counts, since a busy machine only makes steps slower; then a moving average follows the
+ * device, and one run that took far too long moves it but little.
  */
+import { assert } from "@fluxline/kernel/assert.ts";
 
-/** Weight of a new measurement once there are enough of them. */
+/** Runs of a size that set things up. */
+const WARM_UP_RUNS = 1;
+/** Samples of which the fastest counts. */
+const FIRST_SAMPLES = 3;
+/** Weight of a new sample once there are enough of them. */
 const NEW_WEIGHT = 0.1;
+/** ... and after so long without one that the device may have changed. */
+const NEW_WEIGHT_AFTER_PAUSE = 0.5;
+const PAUSE_RUNS = 128;
+/** A sample counts as at most this many times the average. */
+const OUTLIER = 2;
 /** Shapes kept; the least recently seen goes first. */
 const SHAPES_MAX = 256;
+/** After a failure, larger batches of the shape are not formed for this many of its runs. */
+const CAPPED_RUNS = 512;
+const CAPPED_RUNS_MAX = 65_536;
+/** Charged for a row of a shape of which nothing is measured: little, and the same for all. */
+const UNMEASURED_SECONDS = 0.001;
 
-export interface StepCost {
-  readonly shapeKey: string;
-  /** One step of one row of this shape, alone. */
+/** A step of so many rows: true classifier-free guidance takes two for each image. */
+export interface BatchCost {
+  readonly rows: number;
   readonly seconds: number;
   readonly samples: number;
 }
 
-export class StepCostTable {
-  readonly #costs = new Map<string, { seconds: number; samples: number }>();
+export interface StepCost {
+  readonly shapeKey: string;
+  readonly batches: readonly BatchCost[];
+}
 
-  /** Only batches of one row say what a row costs alone. */
-  observe(shapeKey: string, rows: number, seconds: number): void {
-    if (rows !== 1) return;
-    const known = this.#costs.get(shapeKey) ?? { seconds: 0, samples: 0 };
-    this.#costs.delete(shapeKey);
-    const samples = known.samples + 1;
-    const weight = Math.max(NEW_WEIGHT, 1 / samples);
-    this.#costs.set(shapeKey, {
-      seconds: known.seconds + weight * (seconds - known.seconds),
-      samples,
-    });
-    const [oldest] = this.#costs.keys();
-    if (this.#costs.size > SHAPES_MAX && oldest !== undefined) this.#costs.delete(oldest);
+interface SizeCosts extends BatchCost {
+  seconds: number;
+  samples: number;
+  runs: number;
+  /** How often it was tried to learn what it costs. */
+  trials: number;
+  /** Of the shape, when it was last run or tried. */
+  lastRun: number;
+}
+
+/** One shape's costs, by rows. */
+export class ShapeCosts {
+  readonly #sizes = new Map<number, SizeCosts>();
+  #runs = 0;
+  #rowsMax = Infinity;
+  #cappedUntilRun = 0;
+  #cappedRuns = CAPPED_RUNS;
+
+  observe(rows: number, seconds: number): void {
+    assert(rows >= 1 && seconds >= 0, `${rows} rows took ${seconds} s`);
+    const size = this.#size(rows);
+    const paused = this.#runs - size.lastRun >= PAUSE_RUNS;
+    this.#runs += 1;
+    size.lastRun = this.#runs;
+    size.runs += 1;
+    if (size.runs <= WARM_UP_RUNS) return;
+    size.samples += 1;
+    if (size.samples === 1) size.seconds = seconds;
+    else if (size.samples <= FIRST_SAMPLES) size.seconds = Math.min(size.seconds, seconds);
+    else {
+      const weight = paused ? NEW_WEIGHT_AFTER_PAUSE : NEW_WEIGHT;
+      const counted = Math.min(seconds, size.seconds * OUTLIER);
+      size.seconds += weight * (counted - size.seconds);
+    }
   }
 
+  /** The batch of so many rows is run to learn what it costs. */
+  tried(rows: number): void {
+    const size = this.#size(rows);
+    size.trials += 1;
+    size.lastRun = this.#runs;
+  }
+
+  /** The device could not do so many rows: less than half of them for a while, longer each time. */
+  failed(rows: number): void {
+    this.#rowsMax = Math.max(1, rows >> 1);
+    this.#cappedUntilRun = this.#runs + this.#cappedRuns;
+    this.#cappedRuns = Math.min(this.#cappedRuns * 2, CAPPED_RUNS_MAX);
+  }
+
+  get rowsMax(): number {
+    return this.#runs < this.#cappedUntilRun ? this.#rowsMax : Infinity;
+  }
+
+  trials(rows: number): number {
+    return this.#sizes.get(rows)?.trials ?? 0;
+  }
+
+  /** Runs of this shape since that size was last run or tried. */
+  runsSince(rows: number): number {
+    return this.#runs - (this.#sizes.get(rows)?.lastRun ?? 0);
+  }
+
+  /** By rows, fewest first. */
+  measured(): BatchCost[] {
+    return [...this.#sizes.values()]
+      .filter(({ samples }) => samples > 0)
+      .sort((a, b) => a.rows - b.rows)
+      .map(({ rows, seconds, samples }) => ({ rows, seconds, samples }));
+  }
+
+  /** Seconds of one row by itself; of the smallest batch that was measured, its part. */
+  get rowSeconds(): number | undefined {
+    const one = this.#sizes.get(1);
+    if (one !== undefined && one.samples > 0) return one.seconds;
+    let smallest: SizeCosts | undefined;
+    for (const size of this.#sizes.values()) {
+      if (size.samples > 0 && size.rows < (smallest?.rows ?? Infinity)) smallest = size;
+    }
+    return smallest && smallest.seconds / smallest.rows;
+  }
+
+  #size(rows: number): SizeCosts {
+    const known = this.#sizes.get(rows);
+    if (known !== undefined) return known;
+    const size = { rows, seconds: 0, samples: 0, runs: 0, trials: 0, lastRun: this.#runs };
+    this.#sizes.set(rows, size);
+    return size;
+  }
+}
+
+export class StepCostTable {
+  readonly #shapes = new Map<string, ShapeCosts>();
+
+  observe(shapeKey: string, rows: number, seconds: number): void {
+    this.shape(shapeKey).observe(rows, seconds);
+  }
+
+  /** The shape's costs, known or not; it counts as seen. */
+  shape(shapeKey: string): ShapeCosts {
+    const costs = this.#shapes.get(shapeKey) ?? new ShapeCosts();
+    this.#shapes.delete(shapeKey);
+    this.#shapes.set(shapeKey, costs);
+    const [oldest] = this.#shapes.keys();
+    if (this.#shapes.size > SHAPES_MAX && oldest !== undefined) this.#shapes.delete(oldest);
+    return costs;
+  }
+
+  /** Seconds of one row by itself, if something of the shape is measured. */
+  rowSeconds(shapeKey: string): number | undefined {
+    return this.#shapes.get(shapeKey)?.rowSeconds;
+  }
+
+  /** What a row of the shape is charged. */
+  chargeSeconds(shapeKey: string): number {
+    return this.rowSeconds(shapeKey) ?? UNMEASURED_SECONDS;
+  }
+
+  /** Of every shape of which something is measured. */
   all(): StepCost[] {
-    return [...this.#costs].map(([shapeKey, cost]) => ({ shapeKey, ...cost }));
+    return [...this.#shapes]
+      .map(([shapeKey, costs]) => ({ shapeKey, batches: costs.measured() }))
+      .filter(({ batches }) => batches.length > 0);
   }
 }

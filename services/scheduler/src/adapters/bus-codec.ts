@@ -12,10 +12,12 @@ import type {
   ImageUnit as WireUnit,
   ModelProfile,
 } from "@fluxline/proto/fluxline/internal/v1/record.ts";
+import { priorityOf } from "@fluxline/platform/message/priority.ts";
 import type { GroupFacts, HeartbeatFacts } from "../core/group-table.ts";
 import type { Failure, Fence } from "../core/job.ts";
 import type { PlacementEvent } from "../core/job-transition.ts";
 import type { AssignOutcome, Effect, ReportMessage } from "../core/leader-protocol.ts";
+import { TENANT_SHARE_DEFAULT } from "../core/limits.ts";
 import { failureFromStatus, specOf } from "./record-codec.ts";
 
 export function fenceFromWire(fence: WireFence): Fence {
@@ -86,12 +88,17 @@ function groupFacts(message: Heartbeat | Registration): GroupFacts {
 }
 
 export function assignToWire(effect: Extract<Effect, { kind: "assign" }>): Assign {
+  const { fence, record, units, alone } = effect;
   return {
-    fence: effect.fence,
-    spec: specOf(effect.record),
-    units: effect.units as WireUnit[],
-    numericsClass: effect.record.numericsClass,
-    alone: effect.alone,
+    fence,
+    spec: specOf(record),
+    units: units as WireUnit[],
+    numericsClass: record.numericsClass,
+    alone,
+    share: TENANT_SHARE_DEFAULT,
+    priority: priorityOf(record.priorityClass),
+    deadline: new Date(record.expireTimeMs),
+    arrivalTime: new Date(record.createTimeMs),
   };
 }
 

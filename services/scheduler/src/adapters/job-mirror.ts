@@ -6,6 +6,7 @@
  * slow sees fewer, newer states and holds nothing up.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
+import { PREVIEW_BYTES_MAX } from "@fluxline/kernel/image-previews.ts";
 import type { Bus } from "@fluxline/platform/bus/connection.ts";
 import type {
   KeyValue,
@@ -19,7 +20,8 @@ import type { Logger } from "@fluxline/platform/log.ts";
 import { JobProgress } from "@fluxline/proto/fluxline/internal/v1/bus.ts";
 import type { Progress } from "@fluxline/proto/fluxline/v1/image_job.ts";
 import { ArrivalOrder } from "../core/arrival-order.ts";
-import { isActive, isPlacedAt, type JobRecord } from "../core/job.ts";
+import { compareTurns, isActive, isPlacedAt, type JobRecord } from "../core/job.ts";
+import { PreviewBoard } from "./preview-board.ts";
 import { decodeRecord } from "./record-codec.ts";
 
 export interface MirroredJob {
@@ -41,6 +43,8 @@ export interface PoolCounts {
 }
 
 export class JobMirror {
+  /** Of the placements that the records speak of. */
+  readonly previews = new PreviewBoard();
   readonly #log: Logger;
   readonly #jobs = new Map<string, MirroredJob>();
   readonly #pools = new Map<string, PoolJobs>();
@@ -90,7 +94,7 @@ export class JobMirror {
     let ahead = 0;
     for (const key of this.#pools.get(job.record.pool)?.queued ?? []) {
       const other = this.#jobs.get(key);
-      if (other && other.record.arrival < job.record.arrival) ahead += 1;
+      if (other && compareTurns(other.record, job.record) < 0) ahead += 1;
     }
     return ahead;
   }
@@ -160,6 +164,7 @@ export class JobMirror {
     // Progress speaks of one placement.
     const sameAttempt = before?.record.attempt === record.attempt && isActive(record.state);
     const progress = sameAttempt ? before.progress : undefined;
+    if (!sameAttempt) this.previews.forget(key);
     const job = { key, record, revision, progress };
     this.#jobs.set(key, job);
     this.#index(before, job);
@@ -170,15 +175,18 @@ export class JobMirror {
     const before = this.#jobs.get(key);
     if (!before || before.revision > revision) return;
     this.#jobs.delete(key);
+    this.previews.forget(key);
     this.#index(before, undefined);
     this.#tell(key);
   }
 
-  #onProgress({ fence, progress }: JobProgress): void {
-    if (!fence || !progress) return;
+  #onProgress({ fence, progress, preview }: JobProgress): void {
+    if (!fence) return;
     const key = jobKey({ ...fence, id: fence.job });
     const job = this.#jobs.get(key);
     if (!job || !isPlacedAt(job.record, fence)) return;
+    if (preview && preview.content.length <= PREVIEW_BYTES_MAX) this.previews.put(key, preview);
+    if (!progress) return;
     this.#jobs.set(key, { ...job, progress });
     this.#tell(key);
   }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { JobRecord as WireRecord } from "@fluxline/proto/fluxline/internal/v1/record.ts";
+import { ImageSpec } from "@fluxline/proto/fluxline/v1/image_job.ts";
 import type { Status } from "@fluxline/proto/google/rpc/status.ts";
 import { jobStates } from "../core/job.ts";
 import { buildRecord, checkpointedUnit } from "../core/job-builder.ts";
@@ -46,6 +47,18 @@ describe("job records", () => {
     const record = fromWireRecord(wire);
     expect(record.failure).toMatchObject({ code: "internal", message: "boom" });
     expect(toWireRecord(record).error).toEqual(error);
+  });
+
+  test.each([
+    [0, "standard"],
+    [1, "interactive"],
+    [2, "standard"],
+    [3, "batch"],
+  ])("priority %s of the spec is the class %s, and stays in the spec", (priority, expected) => {
+    const spec = ImageSpec.fromPartial({ prompt: "p", priority: priority as 0 | 1 | 2 | 3 });
+    const record = decodeRecord(encodeRecord(buildRecord({ spec })));
+    expect(record.priorityClass).toBe(expected);
+    expect(decodeRecord(encodeRecord(record)).spec).toMatchObject({ priority });
   });
 
   test("a state of a version to come is refused, not guessed", () => {

@@ -4,6 +4,7 @@
  */
 import { AppError } from "@fluxline/kernel/error.ts";
 import { fromStatus, toStatus } from "@fluxline/platform/grpc/status.ts";
+import { priorityClass } from "@fluxline/platform/message/priority.ts";
 import {
   type ImageUnit as WireUnit,
   JobRecord as WireRecord,
@@ -60,6 +61,7 @@ export function fromWireRecord(wire: WireRecord): JobRecord {
   const { state, error, createTime, startTime, endTime, expireTime, queueDeadline, ...rest } = wire;
   return {
     ...rest,
+    priorityClass: priorityClass(rest.spec?.priority ?? 0) ?? "standard",
     state: stateName(state),
     failure: error && failureFromStatus(error),
     createTimeMs: createTime?.getTime() ?? 0,
@@ -72,7 +74,7 @@ export function fromWireRecord(wire: WireRecord): JobRecord {
 
 export function toWireRecord(record: JobRecord): WireRecord {
   const { state, failure, createTimeMs, startTimeMs, endTimeMs, ...more } = record;
-  const { expireTimeMs, queueDeadlineMs, ...rest } = more;
+  const { expireTimeMs, queueDeadlineMs, priorityClass: _inSpec, ...rest } = more;
   return {
     ...rest,
     advisories: [...rest.advisories],

@@ -10,6 +10,7 @@ export function buildRecord(changes: Partial<JobRecord> = {}): JobRecord {
     requestId: "",
     requestFingerprint: "f",
     spec: {},
+    priorityClass: "standard",
     advisories: [],
     state: "queued",
     attempt: 0n,

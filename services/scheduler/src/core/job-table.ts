@@ -5,6 +5,7 @@
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 import {
+  compareTurns,
   entryKey,
   type Fence,
   isActive,
@@ -153,14 +154,15 @@ export class JobTable {
     return true;
   }
 
-  /** Jobs that can be placed, in order of arrival. */
+  /** Jobs that can be placed, whose turn it is first. */
   queue(nowMs: number): JobEntry[] {
-    const queued: JobEntry[] = [];
+    const queued: { entry: JobEntry; record: JobRecord }[] = [];
     for (const entry of this.#queued) {
       if (entry.pending || nowMs < entry.heldUntilMs) continue;
-      if (entry.record?.state === "queued") queued.push(entry);
+      const { record } = entry;
+      if (record?.state === "queued") queued.push({ entry, record });
     }
-    return queued.sort((a, b) => compare(a.record?.arrival, b.record?.arrival));
+    return queued.sort((a, b) => compareTurns(a.record, b.record)).map(({ entry }) => entry);
   }
 
   /** Jobs that wait, written or about to be. */
@@ -247,9 +249,4 @@ export function keyOf(fence: Pick<Fence, "tenant" | "job">): string {
 
 function placeName(group: string, incarnation: string): string {
   return `${group}/${incarnation}`;
-}
-
-function compare(a: bigint | undefined, b: bigint | undefined): number {
-  const [left, right] = [a ?? 0n, b ?? 0n];
-  return left < right ? -1 : left > right ? 1 : 0;
 }

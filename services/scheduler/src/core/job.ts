@@ -4,6 +4,7 @@
  */
 import type { ErrorCode } from "@fluxline/kernel/error.ts";
 import type { Advisory } from "@fluxline/kernel/image-request.ts";
+import { type PriorityClass, turnMs } from "@fluxline/kernel/priority-class.ts";
 
 export type ActiveState = "assigned" | "running" | "cancelling";
 export type EndedState = "succeeded" | "failed" | "cancelled" | "expired";
@@ -50,6 +51,8 @@ export interface JobRecord {
   readonly requestId: string;
   readonly requestFingerprint: string;
   readonly spec: unknown;
+  /** As the spec has it. */
+  readonly priorityClass: PriorityClass;
   readonly advisories: readonly Advisory[];
   readonly state: JobState;
   readonly attempt: bigint;
@@ -114,6 +117,13 @@ export function entryKey(job: { readonly tenant: string; readonly id: string }):
 export function fenceOf(record: JobRecord, leaderEpoch: bigint): Fence {
   const { pool, tenant, id, attempt, group, incarnation } = record;
   return { pool, tenant, job: id, attempt, group, incarnation, leaderEpoch };
+}
+
+/** Order in the queue: arrival plus the patience of the class, then arrival. */
+export function compareTurns(a: JobRecord, b: JobRecord): number {
+  const turns = turnMs(a.createTimeMs, a.priorityClass) - turnMs(b.createTimeMs, b.priorityClass);
+  if (turns !== 0) return turns;
+  return a.arrival === b.arrival ? 0 : a.arrival < b.arrival ? -1 : 1;
 }
 
 /** Images still to be made. */

@@ -10,6 +10,9 @@ export const FRUITLESS_ATTEMPTS_MAX = 10;
 export const RETRY_DELAY_MS_FIRST = 500;
 export const RETRY_DELAY_MS_MAX = 30_000;
 
+/** Weight of a tenant beside others on a group, until tenants have their own. */
+export const TENANT_SHARE_DEFAULT = 1;
+
 /** Jobs that may wait in one pool. */
 export const QUEUED_JOBS_MAX = 1_000;
 

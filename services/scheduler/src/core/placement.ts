@@ -1,7 +1,7 @@
 /**
  * Which waiting job goes to which replica group: one that serves the model it was admitted for.
- * First come, first served: when the first job of a model fits nowhere, no other of that model
- * overtakes it. A suspect (it may have killed a runner) runs alone, so it waits for
+ * In turn (arrival plus the patience of the class): when the first job of a model fits nowhere, no
+ * other of that model overtakes it. A suspect (it may have killed a runner) runs alone, so it waits for
  * an empty group, which gets nothing else meanwhile; the others go on elsewhere.
  */
 import { PLACEMENTS_PER_STEP_MAX } from "./limits.ts";
@@ -40,7 +40,7 @@ interface Candidate extends OpenGroup {
   closed: boolean;
 }
 
-/** `waiting` in order of arrival. */
+/** `waiting` in the order of their turns. */
 export function decidePlacements(
   waiting: Iterable<WaitingJob>,
   groups: readonly OpenGroup[],

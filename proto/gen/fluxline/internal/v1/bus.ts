@@ -6,8 +6,17 @@
 
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
+import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Status } from "../../../google/rpc/status.ts";
-import { Advisory, ImageSpec, Preview, Progress } from "../../v1/image_job.ts";
+import {
+  Advisory,
+  ImageSpec,
+  Preview,
+  Priority,
+  priorityFromJSON,
+  priorityToJSON,
+  Progress,
+} from "../../v1/image_job.ts";
 import { ImageUnit, JobRecord, ModelProfile } from "./record.ts";
 
 /**
@@ -74,6 +83,16 @@ export interface Assign {
   numericsClass: string;
   /** Run without batch mates: it may have killed a runner. */
   alone: boolean;
+  /** Weight of its tenant beside the others on the group; above 0. */
+  share: number;
+  /** Order among the work of its tenant; the leader decides it, not the spec. */
+  priority: Priority;
+  /** Past it the job ends, done or not; the group runs it in time if it can. */
+  deadline:
+    | Date
+    | undefined;
+  /** When it was asked for: a job that is placed again keeps its turn. */
+  arrivalTime: Date | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -373,9 +392,20 @@ export interface Heartbeat_StageHealth {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
-/** Measured: one step of one row of this shape, alone. */
+/** Measured while running: what a step takes on its slowest stage. */
 export interface Heartbeat_StepCost {
   shapeKey: string;
+  /** One row of this shape, alone. */
+  seconds: number;
+  samples: bigint;
+  /** The same for each size of batch that was measured, one row among them. */
+  batches: Heartbeat_BatchCost[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface Heartbeat_BatchCost {
+  /** Rows of the batch; true classifier-free guidance takes two for each image. */
+  rows: number;
   seconds: number;
   samples: bigint;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -1078,7 +1108,18 @@ export const RegistrationReply_Accepted: MessageFns<RegistrationReply_Accepted> 
 };
 
 function createBaseAssign(): Assign {
-  return { fence: undefined, spec: undefined, units: [], numericsClass: "", alone: false, _unknownFields: {} };
+  return {
+    fence: undefined,
+    spec: undefined,
+    units: [],
+    numericsClass: "",
+    alone: false,
+    share: 0,
+    priority: 0,
+    deadline: undefined,
+    arrivalTime: undefined,
+    _unknownFields: {},
+  };
 }
 
 export const Assign: MessageFns<Assign> = {
@@ -1097,6 +1138,18 @@ export const Assign: MessageFns<Assign> = {
     }
     if (message.alone !== false) {
       writer.uint32(40).bool(message.alone);
+    }
+    if (message.share !== 0) {
+      writer.uint32(49).double(message.share);
+    }
+    if (message.priority !== 0) {
+      writer.uint32(56).int32(message.priority);
+    }
+    if (message.deadline !== undefined) {
+      Timestamp.encode(toTimestamp(message.deadline), writer.uint32(66).fork()).join();
+    }
+    if (message.arrivalTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.arrivalTime), writer.uint32(74).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1162,6 +1215,38 @@ export const Assign: MessageFns<Assign> = {
             message.alone = reader.bool();
             continue;
           }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.share = reader.double();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.priority = reader.int32() as any;
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.deadline = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.arrivalTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1193,6 +1278,14 @@ export const Assign: MessageFns<Assign> = {
         ? globalThis.String(object.numerics_class)
         : "",
       alone: isSet(object.alone) ? globalThis.Boolean(object.alone) : false,
+      share: isSet(object.share) ? globalThis.Number(object.share) : 0,
+      priority: isSet(object.priority) ? priorityFromJSON(object.priority) : 0,
+      deadline: isSet(object.deadline) ? fromJsonTimestamp(object.deadline) : undefined,
+      arrivalTime: isSet(object.arrivalTime)
+        ? fromJsonTimestamp(object.arrivalTime)
+        : isSet(object.arrival_time)
+        ? fromJsonTimestamp(object.arrival_time)
+        : undefined,
     };
   },
 
@@ -1213,6 +1306,18 @@ export const Assign: MessageFns<Assign> = {
     if (message.alone !== false) {
       obj.alone = message.alone;
     }
+    if (message.share !== 0) {
+      obj.share = floatToJson(message.share);
+    }
+    if (message.priority !== 0) {
+      obj.priority = priorityToJSON(message.priority);
+    }
+    if (message.deadline !== undefined) {
+      obj.deadline = message.deadline.toISOString();
+    }
+    if (message.arrivalTime !== undefined) {
+      obj.arrivalTime = message.arrivalTime.toISOString();
+    }
     return obj;
   },
 
@@ -1226,6 +1331,10 @@ export const Assign: MessageFns<Assign> = {
     message.units = object.units?.map((e) => ImageUnit.fromPartial(e)) || [];
     message.numericsClass = object.numericsClass ?? "";
     message.alone = object.alone ?? false;
+    message.share = object.share ?? 0;
+    message.priority = object.priority ?? 0;
+    message.deadline = object.deadline ?? undefined;
+    message.arrivalTime = object.arrivalTime ?? undefined;
     return message;
   },
 };
@@ -3155,7 +3264,7 @@ export const Heartbeat_StageHealth: MessageFns<Heartbeat_StageHealth> = {
 };
 
 function createBaseHeartbeat_StepCost(): Heartbeat_StepCost {
-  return { shapeKey: "", seconds: 0, samples: 0n, _unknownFields: {} };
+  return { shapeKey: "", seconds: 0, samples: 0n, batches: [], _unknownFields: {} };
 }
 
 export const Heartbeat_StepCost: MessageFns<Heartbeat_StepCost> = {
@@ -3171,6 +3280,9 @@ export const Heartbeat_StepCost: MessageFns<Heartbeat_StepCost> = {
         throw new globalThis.Error("value provided for field message.samples of type int64 too large");
       }
       writer.uint32(24).int64(message.samples);
+    }
+    for (const v of message.batches) {
+      Heartbeat_BatchCost.encode(v!, writer.uint32(34).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3220,6 +3332,14 @@ export const Heartbeat_StepCost: MessageFns<Heartbeat_StepCost> = {
             message.samples = reader.int64() as bigint;
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.batches.push(Heartbeat_BatchCost.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3249,6 +3369,9 @@ export const Heartbeat_StepCost: MessageFns<Heartbeat_StepCost> = {
         : "",
       seconds: isSet(object.seconds) ? globalThis.Number(object.seconds) : 0,
       samples: isSet(object.samples) ? BigInt(object.samples) : 0n,
+      batches: globalThis.Array.isArray(object?.batches)
+        ? object.batches.map((e: any) => Heartbeat_BatchCost.fromJSON(e))
+        : [],
     };
   },
 
@@ -3263,6 +3386,9 @@ export const Heartbeat_StepCost: MessageFns<Heartbeat_StepCost> = {
     if (message.samples !== 0n) {
       obj.samples = message.samples.toString();
     }
+    if (message.batches?.length) {
+      obj.batches = message.batches.map((e) => Heartbeat_BatchCost.toJSON(e));
+    }
     return obj;
   },
 
@@ -3272,6 +3398,127 @@ export const Heartbeat_StepCost: MessageFns<Heartbeat_StepCost> = {
   fromPartial<I extends Exact<DeepPartial<Heartbeat_StepCost>, I>>(object: I): Heartbeat_StepCost {
     const message = createBaseHeartbeat_StepCost();
     message.shapeKey = object.shapeKey ?? "";
+    message.seconds = object.seconds ?? 0;
+    message.samples = (object.samples !== undefined && object.samples !== null) ? BigInt(object.samples) : 0n;
+    message.batches = object.batches?.map((e) => Heartbeat_BatchCost.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseHeartbeat_BatchCost(): Heartbeat_BatchCost {
+  return { rows: 0, seconds: 0, samples: 0n, _unknownFields: {} };
+}
+
+export const Heartbeat_BatchCost: MessageFns<Heartbeat_BatchCost> = {
+  encode(message: Heartbeat_BatchCost, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.rows !== 0) {
+      writer.uint32(8).int32(message.rows);
+    }
+    if (message.seconds !== 0) {
+      writer.uint32(17).double(message.seconds);
+    }
+    if (message.samples !== 0n) {
+      if (BigInt.asIntN(64, message.samples) !== message.samples) {
+        throw new globalThis.Error("value provided for field message.samples of type int64 too large");
+      }
+      writer.uint32(24).int64(message.samples);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Heartbeat_BatchCost {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHeartbeat_BatchCost();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.rows = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.seconds = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.samples = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Heartbeat_BatchCost {
+    return {
+      rows: isSet(object.rows) ? globalThis.Number(object.rows) : 0,
+      seconds: isSet(object.seconds) ? globalThis.Number(object.seconds) : 0,
+      samples: isSet(object.samples) ? BigInt(object.samples) : 0n,
+    };
+  },
+
+  toJSON(message: Heartbeat_BatchCost): unknown {
+    const obj: any = {};
+    if (message.rows !== 0) {
+      obj.rows = Math.round(message.rows);
+    }
+    if (message.seconds !== 0) {
+      obj.seconds = floatToJson(message.seconds);
+    }
+    if (message.samples !== 0n) {
+      obj.samples = message.samples.toString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Heartbeat_BatchCost>, I>>(base?: I): Heartbeat_BatchCost {
+    return Heartbeat_BatchCost.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Heartbeat_BatchCost>, I>>(object: I): Heartbeat_BatchCost {
+    const message = createBaseHeartbeat_BatchCost();
+    message.rows = object.rows ?? 0;
     message.seconds = object.seconds ?? 0;
     message.samples = (object.samples !== undefined && object.samples !== null) ? BigInt(object.samples) : 0n;
     return message;
@@ -3905,6 +4152,28 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
 type KeysOfUnion<T> = T extends T ? keyof T : never;
 type Exact<P, I extends P> = P extends Builtin ? P
   : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
+
+function toTimestamp(date: Date): Timestamp {
+  const seconds = BigInt(Math.trunc(date.getTime() / 1_000));
+  const nanos = (date.getTime() % 1_000) * 1_000_000;
+  return { seconds, nanos };
+}
+
+function fromTimestamp(t: Timestamp): Date {
+  let millis = (globalThis.Number(t.seconds.toString()) || 0) * 1_000;
+  millis += (t.nanos || 0) / 1_000_000;
+  return new globalThis.Date(millis);
+}
+
+function fromJsonTimestamp(o: any): Date {
+  if (o instanceof globalThis.Date) {
+    return o;
+  } else if (typeof o === "string") {
+    return new globalThis.Date(o);
+  } else {
+    return fromTimestamp(Timestamp.fromJSON(o));
+  }
+}
 
 function isSet(value: any): boolean {
   return value !== null && value !== undefined;

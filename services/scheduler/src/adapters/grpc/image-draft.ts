@@ -7,6 +7,7 @@ import { AppError, type FieldViolation, invalidArgument } from "@fluxline/kernel
 import { resolveRequest } from "@fluxline/kernel/image-request.ts";
 import { retentionMsMax } from "@fluxline/platform/bus/topology.ts";
 import { requestedImage, resolvedSpec } from "@fluxline/platform/message/image-spec.ts";
+import { priorityClass } from "@fluxline/platform/message/priority.ts";
 import { profileFromMessage } from "@fluxline/platform/message/model-profile.ts";
 import { JobRecord as WireRecord } from "@fluxline/proto/fluxline/internal/v1/record.ts";
 import { ImageSpec, OutputFormat, Priority } from "@fluxline/proto/fluxline/v1/image_job.ts";
@@ -50,6 +51,7 @@ export function draftRecord(input: DraftInput): WireRecord {
   const violations = [
     ...(resolution.ok ? [] : resolution.violations),
     ...outputViolations(spec),
+    ...priorityViolations(spec),
     ...timeViolations(spec, nowMs),
     ...endUserViolations(spec),
   ].map(({ field, description }) => ({ field: `spec.${field}`, description }));
@@ -62,7 +64,7 @@ export function draftRecord(input: DraftInput): WireRecord {
     ...resolvedSpec(spec, request),
     outputFormat: spec.outputFormat || OutputFormat.OUTPUT_FORMAT_PNG,
     outputQuality: isLossy(spec) ? (spec.outputQuality ?? outputQualityDefault) : undefined,
-    priority: Priority.PRIORITY_STANDARD,
+    priority: spec.priority || Priority.PRIORITY_STANDARD,
     expireTime,
   };
   return WireRecord.fromPartial({
@@ -89,9 +91,6 @@ function refuseUnimplemented(spec: ImageSpec): void {
     mask: spec.mask !== undefined,
     strength: spec.strength !== undefined,
     webhook: spec.webhook !== undefined,
-    priority:
-      spec.priority !== Priority.PRIORITY_UNSPECIFIED &&
-      spec.priority !== Priority.PRIORITY_STANDARD,
   };
   const fields = Object.keys(given).filter((field) => given[field]);
   if (fields.length === 0) return;
@@ -125,6 +124,12 @@ function outputViolations(spec: ImageSpec): FieldViolation[] {
     violations.push({ field: "output_quality", description });
   }
   return violations;
+}
+
+function priorityViolations({ priority }: ImageSpec): FieldViolation[] {
+  if (priorityClass(priority) !== undefined) return [];
+  const description = `is ${priority}; use 1 (interactive), 2 (standard) or 3 (batch)`;
+  return [{ field: "priority", description }];
 }
 
 function timeViolations(spec: ImageSpec, nowMs: number): FieldViolation[] {

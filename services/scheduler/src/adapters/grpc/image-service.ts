@@ -80,8 +80,8 @@ export class ImageServiceHandlers {
         const parsed = parseJobName("name", name);
         // What the mirror knows can be watched also while the store does not answer.
         if (!mirror.get(keyOf(parsed))) await this.#read(parsed);
-        for await (const sight of this.#watch(parsed, resumeRevision, call.signal)) {
-          await writer.write({ revision: sight.revision, job: sight.job, preview: undefined });
+        for await (const { sight, preview } of this.#watch(parsed, resumeRevision, call.signal)) {
+          await writer.write({ revision: sight.revision, job: sight.job, preview });
         }
       },
       readImage: async ({ name, index, offset }, writer) => {
@@ -226,9 +226,10 @@ export class ImageServiceHandlers {
     const name = { pool: made.record.pool, id: made.record.id };
     try {
       call.signal.throwIfAborted();
-      for await (const { revision, job } of this.#watch(name, 0n, call.signal)) {
-        const value = { revision, job, preview: undefined };
-        await writer.write({ event: { $case: "jobEvent", value } });
+      for await (const { sight, preview } of this.#watch(name, 0n, call.signal)) {
+        const { revision, job } = sight;
+        const jobEvent = { $case: "jobEvent", value: { revision, job, preview: undefined } } as const;
+        await writer.write({ event: preview ? { $case: "preview", value: preview } : jobEvent });
       }
       const record = mirror.get(keyOf(name))?.record;
       if (!record) throw notFound(name);

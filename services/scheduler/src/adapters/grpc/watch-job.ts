@@ -1,6 +1,11 @@
-/** The changes of one job, as they come, until it has ended. */
+/**
+ * The changes of one job, as they come, until it has ended, and its previews between them. Who is
+ * slow sees fewer changes and loses the oldest previews: they wait in a queue of their own, and a
+ * full one lets the oldest go.
+ */
 import { AppError } from "@fluxline/kernel/error.ts";
 import type { Bus } from "@fluxline/platform/bus/connection.ts";
+import type { Preview } from "@fluxline/proto/fluxline/v1/image_job.ts";
 import type { JobMirror } from "../job-mirror.ts";
 import { type JobSight, viewJob } from "./job-view.ts";
 
@@ -8,6 +13,8 @@ import { type JobSight, viewJob } from "./job-view.ts";
 const lookAgainMs = 1_000;
 /** Without NATS nothing is heard; a watch that says nothing for longer ends with UNAVAILABLE. */
 const outageMsMax = 30_000;
+/** Previews that wait for one watcher. */
+const previewsMax = 16;
 
 export interface WatchOptions {
   readonly bus: Bus;
@@ -19,12 +26,24 @@ export interface WatchOptions {
   readonly notFound: () => AppError;
 }
 
-export async function* watchJob(options: WatchOptions): AsyncGenerator<JobSight> {
+/** A change of the job, or a preview beside the job as it was shown last. */
+export interface WatchedChange {
+  readonly sight: JobSight;
+  readonly preview?: Preview;
+}
+
+export async function* watchJob(options: WatchOptions): AsyncGenerator<WatchedChange> {
   const { mirror, key, signal, bus } = options;
   let last = options.after;
   let changed = Promise.withResolvers<void>();
   let outageSinceMs: number | undefined;
   const unfollow = mirror.follow(key, () => changed.resolve());
+  const previews: Preview[] = [...mirror.previews.newest(key)].slice(-previewsMax);
+  const unfollowPreviews = mirror.previews.follow(key, (preview) => {
+    if (previews.length === previewsMax) previews.shift();
+    previews.push(preview);
+    changed.resolve();
+  });
   const abort = () => changed.resolve();
   signal.addEventListener("abort", abort);
   try {
@@ -36,9 +55,14 @@ export async function* watchJob(options: WatchOptions): AsyncGenerator<JobSight>
       const sight = viewJob(mirror, mirrored);
       if (sight.revision > last) {
         last = sight.revision;
-        yield sight;
+        yield { sight };
       }
       if (sight.ended) return;
+      const preview = previews.shift();
+      if (preview) {
+        yield { sight, preview };
+        continue;
+      }
       const timer = setTimeout(() => changed.resolve(), lookAgainMs);
       await changed.promise;
       clearTimeout(timer);
@@ -49,6 +73,7 @@ export async function* watchJob(options: WatchOptions): AsyncGenerator<JobSight>
     }
   } finally {
     unfollow();
+    unfollowPreviews();
     signal.removeEventListener("abort", abort);
   }
 }

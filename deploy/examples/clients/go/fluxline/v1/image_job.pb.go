@@ -79,14 +79,20 @@ func (OutputFormat) EnumDescriptor() ([]byte, []int) {
 	return file_fluxline_v1_image_job_proto_rawDescGZIP(), []int{0}
 }
 
+// A head start over your other jobs, in the queue and at every denoising step: each job counts as if
+// it had come later by the patience of its class. So a job that has waited long enough is passed by
+// nothing that comes after it.
 type Priority int32
 
 const (
 	// Standard
 	Priority_PRIORITY_UNSPECIFIED Priority = 0
+	// Somebody waits for the picture: no patience.
 	Priority_PRIORITY_INTERACTIVE Priority = 1
-	Priority_PRIORITY_STANDARD    Priority = 2
-	Priority_PRIORITY_BATCH       Priority = 3
+	// Waits 5 seconds for interactive jobs.
+	Priority_PRIORITY_STANDARD Priority = 2
+	// May wait: 60 seconds.
+	Priority_PRIORITY_BATCH Priority = 3
 )
 
 // Enum value maps for Priority.
@@ -302,7 +308,8 @@ type ImageSpec struct {
 	// When record and images are deleted; default 24 hours after admission.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// Your own user, for your own accounting.
-	EndUserId     string   `protobuf:"bytes,23,opt,name=end_user_id,json=endUserId,proto3" json:"end_user_id,omitempty"`
+	EndUserId string `protobuf:"bytes,23,opt,name=end_user_id,json=endUserId,proto3" json:"end_user_id,omitempty"`
+	// Whose turn it is among your own jobs; other tenants neither gain nor lose by it.
 	Priority      Priority `protobuf:"varint,24,opt,name=priority,proto3,enum=fluxline.v1.Priority" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
