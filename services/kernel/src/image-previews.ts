@@ -11,6 +11,8 @@ import { assert } from "./assert.ts";
 
 /** Previews of one image. */
 export const PREVIEW_COUNT_MAX = 16;
+/** Of one preview's file: larger ones are not sent. */
+export const PREVIEW_BYTES_MAX = 256 * 1024;
 
 /** As many as were asked for, if there are enough steps with another one after them. */
 export function previewsPossible(count: number, steps: number): number {

@@ -4,6 +4,7 @@
  * under way is left out, and what is published while nobody listens is lost.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
+import { PREVIEW_BYTES_MAX } from "@fluxline/kernel/image-previews.ts";
 import { toAppError } from "@fluxline/kernel/error.ts";
 import type { Bus } from "@fluxline/platform/bus/connection.ts";
 import { publishBus } from "@fluxline/platform/bus/request.ts";
@@ -12,8 +13,6 @@ import { type Fence, JobProgress } from "@fluxline/proto/fluxline/internal/v1/bu
 import { encodeImage } from "./image-file.ts";
 import type { ImagePreview } from "./preview-maker.ts";
 
-/** A preview has at most 64 Ki pixels, and PNG adds little to those that it cannot pack. */
-export const PREVIEW_BYTES_MAX = 256 * 1024;
 const UNDER_WAY_MAX = 16;
 const NO_TEXT: ReadonlyMap<string, string> = new Map();
 
@@ -45,10 +44,12 @@ export class PreviewSender {
   ): Promise<void> {
     try {
       if (!wanted()) return;
-      const { bytes: content, contentType } = await encodeImage(pixels, "png", 0, NO_TEXT);
-      assert(content.length <= PREVIEW_BYTES_MAX, `a preview of ${content.length} bytes`);
+      const { bytes, contentType } = await encodeImage(pixels, "png", 0, NO_TEXT);
+      // It has at most 64 Ki pixels, and PNG adds little to those that it cannot pack.
+      assert(bytes.length <= PREVIEW_BYTES_MAX, `a preview of ${bytes.length} bytes`);
       if (!wanted()) return;
       const { width, height } = pixels;
+      const content = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       const preview = { index, step, width, height, contentType, content };
       const subject = groupSubject(fence.pool, fence.group, "progress");
       publishBus(this.#options.bus, subject, JobProgress, { fence, progress: undefined, preview });

@@ -155,7 +155,7 @@ describe("a plan", () => {
     );
   });
 
-  test.each([
+  test.each<[string, Partial<RequestedImage>]>([
     ["", {}],
     [" with true guidance", { negativePrompt: "a dog", trueCfgScale: 3 }],
   ])("sees the end from every step while the velocity stays the same%s", (_, asked) => {

@@ -228,7 +228,10 @@ export class ImageServiceHandlers {
       call.signal.throwIfAborted();
       for await (const { sight, preview } of this.#watch(name, 0n, call.signal)) {
         const { revision, job } = sight;
-        const jobEvent = { $case: "jobEvent", value: { revision, job, preview: undefined } } as const;
+        const jobEvent = {
+          $case: "jobEvent",
+          value: { revision, job, preview: undefined },
+        } as const;
         await writer.write({ event: preview ? { $case: "preview", value: preview } : jobEvent });
       }
       const record = mirror.get(keyOf(name))?.record;
