@@ -8,12 +8,14 @@ import { defineConfig } from "vitest/config";
 // onnxruntime reports its use to its maker unless told not to; workers inherit this.
 process.env["ORT_DISABLE_TELEMETRY"] ??= "1";
 
+const UNIT = ["services/*/src/**/*.test.ts", "scripts/**/*.test.ts", "test/bench/**/*.test.ts"];
+
 const slow = { fileParallelism: false, testTimeout: 120_000, hookTimeout: 120_000 };
 
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: "unit", include: ["services/*/src/**/*.test.ts", "scripts/**/*.test.ts"] } },
+      { test: { name: "unit", include: UNIT } },
       { test: { name: "sim", include: ["test/sim/**/*.test.ts"] } },
       { test: { name: "golden", include: ["test/golden/**/*.test.ts"], ...slow } },
       { test: { name: "integration", include: ["test/integration/**/*.test.ts"], ...slow } },

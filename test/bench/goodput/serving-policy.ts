@@ -1,0 +1,17 @@
+/**
+ * What the comparison compares: something that decides like the driver of a replica group. The
+ * real driver is one; request batching is another, in the same terms, so that both run unchanged
+ * on the simulated device and in the real engine.
+ */
+import type { Driver, DriverInput } from "@fluxline/gpu-node/core/driver.ts";
+
+export type ServingPolicy = Pick<Driver, "admission" | "draining" | "residents" | "step">;
+
+/** An input that tells nothing: for a policy that only waits for time to pass. */
+export const NUDGE: DriverInput = { kind: "fenced", id: "nobody" };
+
+/** A policy that waits for fuller batches says until when. */
+export interface Waiting {
+  /** When to nudge it, if nothing happens before; undefined while it waits for nothing. */
+  readonly wakeMs: number | undefined;
+}
