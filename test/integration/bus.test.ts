@@ -224,4 +224,16 @@ describe("object store", () => {
     await objects.put(key, text("other"));
     expect(await objects.getBytes(key)).toEqual(text("other"));
   });
+
+  test("a put under way when the connection breaks ends then, not after its timeout", async () => {
+    const objects = await openObjects(bus, resultsStore);
+    nats.pause();
+    const put = objects.put("p/default/broken/1/0", text("x"));
+    put.catch(() => undefined);
+    await nats.restart();
+    await expect(put).rejects.toMatchObject({ retryable: true, reason: "NATS_DISCONNECTED" });
+    await until(() => bus.connected);
+    await objects.put("p/default/broken/1/0", text("x"));
+    await objects.delete("p/default/broken/1/0");
+  });
 });

@@ -167,7 +167,10 @@ export class BusAgent {
     try {
       reply = await this.#begin(assign, fence);
     } catch (thrown) {
-      reply = answer("refused", toAppError(thrown));
+      const error = toAppError(thrown);
+      // What may pass must not end the job: it is placed again.
+      if (error.retryable) log("assign not taken", { job: fence.job, error: error.message });
+      reply = error.retryable ? answer("full") : answer("refused", error);
     }
     this.#arriving -= images;
     if (reply.outcome !== outcomes.accepted) guard.letGo(placement);
@@ -233,7 +236,10 @@ export class BusAgent {
       const latents = await this.#parts.blobs.readCheckpoint(unit.checkpoint);
       return { index: unit.index, step: unit.checkpointStep, latents };
     } catch (thrown) {
-      const { message } = toAppError(thrown);
+      const error = toAppError(thrown);
+      // The store is away, not the checkpoint: its steps are not thrown away for that.
+      if (error.retryable) throw error;
+      const { message } = error;
       this.#parts.log("checkpoint not usable: from step 0", { key: unit.checkpoint.key, message });
       return fromStart(unit);
     }

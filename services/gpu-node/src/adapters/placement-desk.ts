@@ -35,7 +35,9 @@ import type { ReportOutcome, ReportSender } from "./report-sender.ts";
 
 /** How long a finished picture waits for NATS to come back. */
 const STORE_MS_MAX = 60_000;
-const STORE_AGAIN_MS = 500;
+const STORE_AGAIN_MS = 250;
+/** How long the last checkpoint of a job that is handed over does; less than a drain waits for it. */
+const HAND_OVER_MS_MAX = 3_000;
 
 export interface DeskOptions {
   readonly bus: Bus;
@@ -66,6 +68,8 @@ export interface PlacedJob {
 
 interface Entry extends PlacedJob {
   readonly stored: ImageUnit[];
+  /** When its first work began, by the monotonic clock. */
+  startedMs: number;
   /** Its last report is on its way; nothing is said after it. */
   ended: boolean;
 }
@@ -90,7 +94,9 @@ export class PlacementDesk implements EngineListener, ImageStore {
   }
 
   place(job: PlacedJob): void {
-    this.#entries.set(PlacementDesk.jobId(job.fence), { ...job, stored: [], ended: false });
+    const startedMs = this.#options.clock.monotonicMs();
+    const entry = { ...job, stored: [], startedMs, ended: false };
+    this.#entries.set(PlacementDesk.jobId(job.fence), entry);
   }
 
   /** Takes back a `place` whose job could not be begun. */
@@ -107,6 +113,7 @@ export class PlacementDesk implements EngineListener, ImageStore {
     const { numericsClass, simulated } = this.#options;
     const entry = this.#entry(id);
     const { restarted } = entry;
+    entry.startedMs = this.#options.clock.monotonicMs();
     void this.#report(entry, {
       $case: "started",
       value: { numericsClass, simulated, restarted, advisories: [...advisories] },
@@ -142,7 +149,7 @@ export class PlacementDesk implements EngineListener, ImageStore {
     const file = await encodeImage(pixels, format, quality, text);
     const { width, height } = pixels;
     const facts = { width, height, seed: plan.request.seed };
-    const unit = await this.#keepTrying(() =>
+    const unit = await this.#keepTrying(STORE_MS_MAX, () =>
       this.#options.blobs.storeImage(placementOf(fence), index, file, facts),
     );
     entry.stored.push(unit);
@@ -156,7 +163,8 @@ export class PlacementDesk implements EngineListener, ImageStore {
     const entry = this.#entry(id);
     const image = imageName(entry, unit.index);
     const { byteLength } = unit.latents;
-    if (!checkpoints.begin(image, byteLength, clock.monotonicMs())) return;
+    const nowMs = clock.monotonicMs();
+    if (!checkpoints.begin(image, byteLength, nowMs, entry.startedMs)) return;
     void this.#checkpoint(entry, unit).finally(() => checkpoints.ended(image));
   }
 
@@ -194,7 +202,8 @@ export class PlacementDesk implements EngineListener, ImageStore {
     units: readonly Required<EngineUnit>[],
   ): Promise<void> {
     const { fence, stored } = entry;
-    const saved = reason === "cancelled" ? [] : await this.#checkpoints(fence, units);
+    const saved =
+      reason === "cancelled" ? [] : await this.#checkpoints(fence, units, HAND_OVER_MS_MAX);
     await this.#end(entry, {
       $case: "released",
       value: {
@@ -208,16 +217,23 @@ export class PlacementDesk implements EngineListener, ImageStore {
 
   /** Saves an image that goes on; the leader replaces its older checkpoint. */
   async #checkpoint(entry: Entry, unit: Required<EngineUnit>): Promise<void> {
-    const units = await this.#checkpoints(entry.fence, [unit]);
+    const units = await this.#checkpoints(entry.fence, [unit], 0);
     if (units.length === 0 || entry.ended || !this.#isHere(entry)) return;
     await this.#report(entry, { $case: "checkpointed", value: { units } });
   }
 
-  async #checkpoints(fence: Fence, units: readonly Required<EngineUnit>[]): Promise<ImageUnit[]> {
+  /** `msMax`: how long a store that is away is waited for; the next boundary may do better. */
+  async #checkpoints(
+    fence: Fence,
+    units: readonly Required<EngineUnit>[],
+    msMax: number,
+  ): Promise<ImageUnit[]> {
     const begun = units.filter((unit) => unit.step > 0);
     const results = await Promise.allSettled(
       begun.map(({ index, step, latents }) =>
-        this.#options.blobs.storeCheckpoint(placementOf(fence), index, step, latents),
+        this.#keepTrying(msMax, () =>
+          this.#options.blobs.storeCheckpoint(placementOf(fence), index, step, latents),
+        ),
       ),
     );
     return results.flatMap((result) => {
@@ -251,17 +267,17 @@ export class PlacementDesk implements EngineListener, ImageStore {
     if (this.#isHere(entry)) this.#entries.delete(PlacementDesk.jobId(entry.fence));
   }
 
-  /** Stores again while NATS is away: the picture is made, and would have to be made again. */
-  async #keepTrying<T>(store: () => Promise<T>): Promise<T> {
+  /** Stores again while NATS is away: the work is done, and would have to be done again. */
+  async #keepTrying<T>(msMax: number, store: () => Promise<T>): Promise<T> {
     const { clock, log } = this.#options;
-    const deadlineMs = clock.monotonicMs() + STORE_MS_MAX;
+    const deadlineMs = clock.monotonicMs() + msMax;
     for (;;) {
       try {
         return await store();
       } catch (thrown) {
         const error = toAppError(thrown);
-        if (error.code !== "unavailable" || clock.monotonicMs() > deadlineMs) throw error;
-        log("image not stored yet", { error: error.message });
+        if (error.code !== "unavailable" || clock.monotonicMs() >= deadlineMs) throw error;
+        log("not stored yet", { error: error.message });
         await new Promise((resolve) => setTimeout(resolve, STORE_AGAIN_MS));
       }
     }

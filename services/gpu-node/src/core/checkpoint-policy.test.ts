@@ -19,6 +19,13 @@ test("an image is saved at each interval of its residence, not at its first step
   expect(savedAt(policy, MIB)).toEqual([2_000, 4_000, 6_000, 8_000, 10_000]);
 });
 
+test("an image whose steps take longer than the interval is saved at its first boundary", () => {
+  const policy = new CheckpointPolicy({ everyMs: 2_000, bytesPerSecondMax: 32 * MIB });
+  expect(policy.begin("a", MIB, 30_000, 0)).toBe(true);
+  policy.ended("a");
+  expect(policy.begin("a", MIB, 31_000, 0)).toBe(false);
+});
+
 test("an interval of 0 saves nothing", () => {
   const policy = new CheckpointPolicy({ everyMs: 0, bytesPerSecondMax: 32 * MIB });
   expect(savedAt(policy, MIB)).toEqual([]);

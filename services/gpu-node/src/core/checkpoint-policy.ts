@@ -30,15 +30,18 @@ export class CheckpointPolicy {
     this.#allowance = limits.bytesPerSecondMax;
   }
 
-  /** Whether the image, at a boundary now, is to be saved; the caller says `ended` when it is. */
-  begin(image: string, bytes: number, nowMs: number): boolean {
+  /**
+   * Whether the image, at a boundary now, is to be saved; the caller says `ended` when it is. Its
+   * first interval begins at `startedMs`, when work on it began: a step may take longer than that.
+   */
+  begin(image: string, bytes: number, nowMs: number, startedMs = nowMs): boolean {
     const { everyMs } = this.#limits;
     if (everyMs === 0) return false;
     this.#refill(bytes, nowMs);
-    const tracked = this.#images.get(image);
+    let tracked = this.#images.get(image);
     if (tracked === undefined) {
-      this.#images.set(image, { lastMs: nowMs, underWay: false });
-      return false;
+      tracked = { lastMs: startedMs, underWay: false };
+      this.#images.set(image, tracked);
     }
     if (tracked.underWay || nowMs - tracked.lastMs < everyMs) return false;
     if (this.#allowance < bytes) return false;

@@ -95,6 +95,22 @@ export class Bus {
     return () => this.#listeners.delete(listener);
   }
 
+  /**
+   * What is under way when the connection breaks gets no answer any more: this rejects then, and
+   * not only after the timeout of the work.
+   */
+  async untilBroken<T>(work: Promise<T>): Promise<T> {
+    const { promise: broken, reject } = Promise.withResolvers<never>();
+    const unfollow = this.onStatus(({ kind }) => {
+      if (kind === "disconnected" || kind === "closed") reject(brokenError(this.url));
+    });
+    try {
+      return await Promise.race([work, broken]);
+    } finally {
+      unfollow();
+    }
+  }
+
   /** Sends an event. False when it certainly was not sent; true is no promise of arrival. */
   publish(subject: string, payload: Uint8Array): boolean {
     this.requireFits(subject, payload);
@@ -188,6 +204,11 @@ async function firstConnection(options: BusOptions): Promise<NatsConnection> {
       await new Promise((resolve) => setTimeout(resolve, firstConnectDelayMs));
     }
   }
+}
+
+function brokenError(url: string): AppError {
+  const text = `the connection to NATS at ${url} broke before it answered`;
+  return new AppError("unavailable", text, { reason: "NATS_DISCONNECTED", details: { url } });
 }
 
 function unreachableError(url: string, cause: unknown): AppError {

@@ -49,13 +49,14 @@ export class Objects {
     const digest = createHash("sha256").update(bytes).digest();
     const stored = { sizeBytes: bytes.length, sha256: digest.toString("hex") };
     try {
-      const present = await this.#objects.info(key);
+      const present = await this.#bus.untilBroken(this.#objects.info(key));
       if (present && !present.deleted) return requireSame(this.store, present, digest, stored);
-      await this.#objects.putBlob(
+      const put = this.#objects.putBlob(
         { name: key, options: { max_chunk_size: Math.min(chunkBytes, this.#chunkLimit()) } },
         bytes,
         { previousRevision: present?.revision ?? 0 },
       );
+      await this.#bus.untilBroken(put);
       return stored;
     } catch (thrown) {
       if (!isConflict(thrown)) throw storeError(this.store.name, thrown);
