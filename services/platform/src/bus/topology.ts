@@ -82,7 +82,7 @@ export const subjects: readonly SubjectDeclaration[] = [
     "JobProgress",
     ["gpu-node"],
     ["scheduler"],
-    "Steps done; lost if nobody listens.",
+    "Steps done, and previews; lost if nobody listens.",
   ),
   event(
     "fl.v1.<pool>.leader.echo",

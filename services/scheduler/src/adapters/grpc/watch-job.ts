@@ -53,16 +53,14 @@ export async function* watchJob(options: WatchOptions): AsyncGenerator<WatchedCh
       const mirrored = mirror.get(key);
       if (!mirrored) throw options.notFound();
       const sight = viewJob(mirror, mirrored);
+      // Taken with the sight: each comes after the progress of its step.
+      const waiting = previews.splice(0);
       if (sight.revision > last) {
         last = sight.revision;
         yield { sight };
       }
       if (sight.ended) return;
-      const preview = previews.shift();
-      if (preview) {
-        yield { sight, preview };
-        continue;
-      }
+      for (const preview of waiting) yield { sight, preview };
       const timer = setTimeout(() => changed.resolve(), lookAgainMs);
       await changed.promise;
       clearTimeout(timer);
