@@ -109,9 +109,9 @@ export class LinkDialer {
   }
 
   #connected(socket: Socket, handshake: Handshake): void {
-    const { security } = this.#options;
+    const { security, identity } = this.#options;
     if (security === undefined) return handshake.begin(new Wire(socket, handshake));
-    secureDialed(socket, security).then(
+    secureDialed(socket, security, identity.group).then(
       ({ socket: secured, refusal }) => {
         handshake.begin(new Wire(secured, handshake));
         if (refusal !== undefined) handshake.cancel(refusal);

@@ -44,25 +44,23 @@ export class LinkListener {
     this.#server = createServer((socket) => this.#accept(socket));
   }
 
-  /** Resolves to the address, with the port that was found for port 0. Throws ADDRESS_IN_USE. */
+  /**
+   * Resolves to the address, with the port that was found for port 0. Throws ADDRESS_IN_USE, or
+   * ADDRESS_NOT_USABLE with what the system says.
+   */
   async listen(): Promise<LinkAddress> {
     const { address, security, log } = this.#options;
-    if (address.kind === "unix") {
-      this.#path = await listenOnPath(this.#server, address.path);
-      this.#server.on("error", (error) => log.warn({ error }, "the stage link's listener failed"));
-      return address;
-    }
     warnIfPlain(address, security, log);
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const onError = (cause: NodeJS.ErrnoException): void => reject(listenError(address, cause));
-    this.#server.once("error", onError);
-    this.#server.listen(address.port, address.host, resolve);
-    await promise;
-    this.#server.off("error", onError);
+    try {
+      if (address.kind === "unix") this.#path = await listenOnPath(this.#server, address.path);
+      else await listenOnPort(this.#server, address.host, address.port);
+    } catch (thrown) {
+      throw listenError(address, thrown);
+    }
     this.#server.on("error", (error) => log.warn({ error }, "the stage link's listener failed"));
     const bound = this.#server.address();
-    const port = bound !== null && typeof bound === "object" ? bound.port : address.port;
-    return { ...address, port };
+    if (address.kind === "unix" || bound === null || typeof bound === "string") return address;
+    return { ...address, port: bound.port };
   }
 
   /** Links that are up. */
@@ -91,7 +89,7 @@ export class LinkListener {
     raw.once("close", () => this.#strangers.delete(raw));
     const handshake = this.#handshake(raw);
     if (security === undefined) return handshake.begin(new Wire(raw, handshake));
-    secureAccepted(raw, security).then(
+    secureAccepted(raw, security, this.#options.identity.group).then(
       ({ socket, refusal }) => {
         handshake.begin(new Wire(socket, handshake));
         if (refusal !== undefined) handshake.cancel(refusal);
@@ -117,7 +115,7 @@ export class LinkListener {
         if (!handshake.hasWire) raw.destroy();
       },
     });
-    // A socket that TLS has not taken over yet may fail; its `close` ends the handshake.
+    // It may fail before anybody reads it, while TLS begins.
     raw.on("error", (cause) => handshake.cancel(lostError(cause.message, cause)));
     return handshake;
   }
@@ -157,8 +155,18 @@ export class LinkListener {
   }
 }
 
-function listenError(address: LinkAddress, cause: NodeJS.ErrnoException): AppError {
-  const message = `the stage link cannot listen on ${linkAddressText(address)}: ${cause.message}`;
-  const reason = cause.code === "EADDRINUSE" ? "ADDRESS_IN_USE" : "ADDRESS_NOT_USABLE";
-  return new AppError("failed_precondition", message, { reason, cause });
+async function listenOnPort(server: Server, host: string, port: number): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once("error", reject);
+  server.listen(port, host, resolve);
+  await promise;
+  server.off("error", reject);
+}
+
+function listenError(address: LinkAddress, thrown: unknown): AppError {
+  if (thrown instanceof AppError) return thrown;
+  const { message: why, code } = thrown as NodeJS.ErrnoException;
+  const message = `the stage link cannot listen on ${linkAddressText(address)}: ${why}`;
+  const reason = code === "EADDRINUSE" ? "ADDRESS_IN_USE" : "ADDRESS_NOT_USABLE";
+  return new AppError("failed_precondition", message, { reason, cause: thrown });
 }

@@ -6,25 +6,33 @@
  * The files are read for each connection: certificates that were renewed count from the next one.
  */
 import { readFile } from "node:fs/promises";
-import type { Socket } from "node:net";
+import { isIP, type Socket } from "node:net";
 import {
   checkServerIdentity,
   connect,
   createSecureContext,
   createServer,
-  type SecureContext,
   type TLSSocket,
 } from "node:tls";
 import { AppError } from "@fluxline/kernel/error.ts";
 
 const TLS_VERSION_MIN = "TLSv1.3";
 
-/** PEM files, and the names of which a peer's certificate must carry one as a subjectAltName. */
+/** PEM files, and whose certificate is taken. */
 export interface LinkSecurity {
   readonly certificateFile: string;
   readonly keyFile: string;
   readonly authorityFile: string;
-  readonly peerNames: readonly string[];
+  /** A peer's certificate must carry one of them as a subjectAltName; the group's name if absent. */
+  readonly peerNames?: readonly string[];
+}
+
+/** PEM, as `node:tls` takes it. */
+interface Credentials {
+  readonly cert: Buffer;
+  readonly key: Buffer;
+  readonly ca: Buffer;
+  readonly minVersion: typeof TLS_VERSION_MIN;
 }
 
 export interface SecuredSocket {
@@ -33,62 +41,88 @@ export interface SecuredSocket {
   readonly refusal: AppError | undefined;
 }
 
-/** Dialer's side, over a connected socket. Throws TLS_FILES or TLS_FAILED. */
-export async function secureDialed(raw: Socket, security: LinkSecurity): Promise<SecuredSocket> {
-  const secureContext = await readContext(security);
-  const [servername] = security.peerNames;
-  const socket = connect({
-    socket: raw,
-    secureContext,
-    minVersion: TLS_VERSION_MIN,
-    ...(servername === undefined ? {} : { servername }),
-    // Judged below, so that the reason can be told.
-    rejectUnauthorized: false,
-    checkServerIdentity: () => undefined,
-  });
-  const { promise, resolve, reject } = Promise.withResolvers<SecuredSocket>();
-  socket.once("secureConnect", () => {
-    socket.off("error", reject);
-    resolve({ socket, refusal: refusalOf(socket, security.peerNames) });
-  });
-  socket.once("error", reject);
-  socket.once("close", () => reject(new Error("the connection ended in the TLS handshake")));
-  return promise.catch((cause: unknown) => {
-    raw.destroy();
-    throw tlsError(cause);
+/**
+ * Dialer's side, over a connected socket. `group` is the name that is expected if no other is
+ * configured. Throws TLS_FILES or TLS_FAILED; the socket is closed then.
+ */
+export async function secureDialed(
+  raw: Socket,
+  security: LinkSecurity,
+  group: string,
+): Promise<SecuredSocket> {
+  const peerNames = security.peerNames ?? [group];
+  return secured(raw, security, (credentials, { resolve, reject }) => {
+    const servername = peerNames.find((name) => isIP(name) === 0);
+    const socket = connect({
+      ...credentials,
+      ...(servername === undefined ? {} : { servername }),
+      socket: raw,
+      // Judged in refusalOf, so that the reason can be told.
+      rejectUnauthorized: false,
+      checkServerIdentity: () => undefined,
+    });
+    socket.once("error", reject);
+    socket.once("secureConnect", () => {
+      socket.off("error", reject);
+      resolve({ socket, refusal: refusalOf(socket, peerNames) });
+    });
   });
 }
 
-/** Listener's side, over an accepted socket. Throws TLS_FILES or TLS_FAILED. */
-export async function secureAccepted(raw: Socket, security: LinkSecurity): Promise<SecuredSocket> {
+/** Listener's side, over an accepted socket; otherwise as `secureDialed`. */
+export async function secureAccepted(
+  raw: Socket,
+  security: LinkSecurity,
+  group: string,
+): Promise<SecuredSocket> {
+  const peerNames = security.peerNames ?? [group];
+  return secured(raw, security, (credentials, { resolve, reject }) => {
+    // A server for this connection alone: it is given the socket and listens nowhere.
+    const server = createServer({ ...credentials, requestCert: true, rejectUnauthorized: false });
+    server.once("tlsClientError", reject);
+    server.once("secureConnection", (socket) => {
+      resolve({ socket, refusal: refusalOf(socket, peerNames) });
+    });
+    server.emit("connection", raw);
+  });
+}
+
+async function secured(
+  raw: Socket,
+  security: LinkSecurity,
+  begin: (
+    credentials: Credentials,
+    outcome: Pick<PromiseWithResolvers<SecuredSocket>, "resolve" | "reject">,
+  ) => void,
+): Promise<SecuredSocket> {
   const { promise, resolve, reject } = Promise.withResolvers<SecuredSocket>();
   raw.once("close", () => reject(new Error("the connection ended in the TLS handshake")));
-  const secureContext = await readContext(security);
-  // A server of its own for this connection: it takes the socket from us and listens nowhere.
-  const server = createServer({
-    secureContext,
-    minVersion: TLS_VERSION_MIN,
-    requestCert: true,
-    rejectUnauthorized: false,
-  } as Parameters<typeof createServer>[0]);
-  server.once("secureConnection", (socket) => {
-    resolve({ socket, refusal: refusalOf(socket, security.peerNames) });
-  });
-  server.once("tlsClientError", reject);
-  server.emit("connection", raw);
-  return promise.catch((cause: unknown) => {
+  try {
+    // Both, because the socket may close while the files are read.
+    await Promise.race([
+      promise,
+      readCredentials(security).then((credentials) => {
+        if (!raw.destroyed) begin(credentials, { resolve, reject });
+      }),
+    ]);
+    return await promise;
+  } catch (thrown) {
     raw.destroy();
-    throw tlsError(cause);
-  });
+    throw tlsError(thrown);
+  }
 }
 
-async function readContext(security: LinkSecurity): Promise<SecureContext> {
+async function readCredentials(security: LinkSecurity): Promise<Credentials> {
   const { certificateFile, keyFile, authorityFile } = security;
   try {
-    const [cert, key, ca] = await Promise.all(
-      [certificateFile, keyFile, authorityFile].map((file) => readFile(file)),
-    );
-    return createSecureContext({ cert: cert!, key: key!, ca: ca!, minVersion: TLS_VERSION_MIN });
+    const [cert, key, ca] = await Promise.all([
+      readFile(certificateFile),
+      readFile(keyFile),
+      readFile(authorityFile),
+    ]);
+    const credentials: Credentials = { cert, key, ca, minVersion: TLS_VERSION_MIN };
+    createSecureContext(credentials);
+    return credentials;
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
     const files = [certificateFile, keyFile, authorityFile].join(", ");

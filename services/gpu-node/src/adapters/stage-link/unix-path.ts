@@ -3,7 +3,7 @@
  * else may open it, it replaces what a killed process left behind, and never a socket on which
  * somebody listens or a file that is not a socket.
  */
-import { chmod, lstat, rename, rm } from "node:fs/promises";
+import { chmod, lstat, mkdtemp, rename, rm } from "node:fs/promises";
 import { connect, type Server } from "node:net";
 import { AppError } from "@fluxline/kernel/error.ts";
 
@@ -17,16 +17,21 @@ export interface UnixPath {
 /** Throws ADDRESS_IN_USE, or what the system says. */
 export async function listenOnPath(server: Server, path: string): Promise<UnixPath> {
   await refuseIfUsed(path);
-  const made = `${path}.${process.pid}`;
-  await rm(made, { force: true });
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  server.once("error", reject);
-  server.listen(made, resolve);
-  await promise;
-  server.off("error", reject);
-  await chmod(made, OWNER_ONLY);
-  const { ino } = await lstat(made);
-  await rename(made, path);
+  // Made where nobody else can go, until its permissions are right.
+  const folder = await mkdtemp(`${path}.`);
+  const made = `${folder}/s`;
+  try {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    server.once("error", reject);
+    server.listen(made, resolve);
+    await promise;
+    server.off("error", reject);
+    await chmod(made, OWNER_ONLY);
+    await rename(made, path);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+  const { ino } = await lstat(path);
   return {
     remove: async () => {
       const found = await lstatIfThere(path);
