@@ -33,15 +33,18 @@ export function stageIdentity(rank: number): LinkIdentity {
   return { ...driverIdentity, role: "stage", rank, incarnation: `stage-${rank}` };
 }
 
-/** Short enough for a test to see an end of silence. */
+/** Patient enough for a busy machine. */
 export const testLimits = (given: Partial<LinkLimits> = {}): LinkLimits =>
   linkLimits({
     payloadBytesMax: 8 * 1024 * 1024,
     heartbeatMs: 50,
-    silenceMsMax: 400,
-    handshakeMsMax: 400,
+    silenceMsMax: 2_000,
     ...given,
   });
+
+/** For a test that wants to see somebody given up. */
+export const impatientLimits = (given: Partial<LinkLimits> = {}): LinkLimits =>
+  testLimits({ silenceMsMax: 400, handshakeMsMax: 400, ...given });
 
 export interface LoggedLine {
   readonly level: "info" | "warn";
