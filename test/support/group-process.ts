@@ -1,4 +1,4 @@
-/** A real GPU node process for tests: driver and runner of one replica group. */
+/** Real GPU node processes for tests: the driver of a replica group with its runner, and stages. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
@@ -8,6 +8,7 @@ const main = fileURLToPath(new URL("../../services/gpu-node/src/main.ts", import
 const startTimeoutMs = 30_000;
 
 export interface GroupProcess {
+  /** Of the driver, or of a stage. */
   readonly child: ChildProcess;
   /** What it said when it was ready. */
   readonly ready: Readonly<Record<string, string>>;
@@ -29,14 +30,32 @@ export function groupBeingStarted(): ChildProcess | undefined {
   return starting;
 }
 
-export async function startGroupProcess(
+/** The driver of a group; it is ready when its stages are. */
+export function startGroupProcess(
   natsUrl: string,
   model: string,
   options: readonly string[],
+  environment: Readonly<Record<string, string>> = {},
 ): Promise<GroupProcess> {
-  const args = [main, "serve", "--nats", natsUrl, "--model", model, "--threads", "1", ...options];
-  const child = spawn(process.execPath, [...args, "--exit-with-parent"], {
+  const args = ["serve", "--nats", natsUrl, "--model", model, "--threads", "1", ...options];
+  return startNode(args, environment);
+}
+
+/** Rank 1 or higher of a group; `options` name rank, stages, address and whatever differs. */
+export function startStageProcess(
+  model: string,
+  options: readonly string[],
+): Promise<GroupProcess> {
+  return startNode(["stage", "--model", model, "--threads", "1", ...options], {});
+}
+
+async function startNode(
+  args: readonly string[],
+  environment: Readonly<Record<string, string>>,
+): Promise<GroupProcess> {
+  const child = spawn(process.execPath, [main, ...args, "--exit-with-parent"], {
     stdio: ["pipe", "pipe", "pipe"],
+    env: { ...process.env, ...environment },
   });
   starting = child;
   let log = "";

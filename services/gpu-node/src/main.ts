@@ -1,35 +1,68 @@
 /**
- * The GPU node: `serve` runs a replica group; `devices` and `inspect` answer questions about this
- * machine and about a model folder. Logs go to stderr as JSON lines, answers to stdout.
+ * The GPU node: `serve` drives a replica group, as its rank 0; `stage` is one of its other ranks;
+ * `devices` and `inspect` answer questions about this machine and about a model folder. Logs go to stderr as JSON lines, answers to stdout.
  */
 import { availableParallelism } from "node:os";
 import { AppError, invalidArgument, toAppError, toErrorRecord } from "@fluxline/kernel/error.ts";
 import { Lifecycle } from "@fluxline/platform/lifecycle.ts";
-import { createLog, type LogLevel, logLevels } from "@fluxline/platform/log.ts";
+import { createLog, type Logger, type LogLevel, logLevels } from "@fluxline/platform/log.ts";
 import { optionsText, parseGroupOptions } from "./adapters/group-options.ts";
+import { parseStageOptions } from "./adapters/stage-options.ts";
 
 const USAGE = `usage: main.ts serve --model DIR [OPTION VALUE ...]
+       main.ts stage --model DIR --stages N --rank K --listen ADDRESS [OPTION VALUE ...]
        main.ts devices
        main.ts inspect DIR [--width N] [--height N] [--steps N]
 
+A group of N stages is one \`serve\` (rank 0, which drives it) and a \`stage\` for each of ranks 1 to
+N-1; all are given the same model, --stages, --cuts and --place. An ADDRESS is unix:/path or
+tcp://host:port. \`serve\` finds the stages by --stage-addresses ADDRESS,ADDRESS,.. in the order of
+their ranks, or by --stage-address-template with {rank} in it.
+  --cuts 3,5                  first blocks of stages 1 and on; by default by the cost of blocks
+  --place clip=0,t5=1,vae=cpu rank of each network beside the denoiser, or cpu for one at rank 0
+  --link-...                  PEM files and names for mutual TLS between ranks; all four or none
+
 options of serve, with their defaults:
-${optionsText()}`;
+${optionsText("serve")}
+
+options of stage, with their defaults:
+${optionsText("stage")}`;
 
 async function serve(argv: readonly string[]): Promise<void> {
   const options = parseGroupOptions(argv, availableParallelism());
   process.title = "fluxline gpu-node driver";
+  const { ReplicaGroup } = await import("./adapters/replica-group.ts");
+  await live(options.exitWithParent, async (log, lifecycle) => {
+    const group = new ReplicaGroup(options, process.env, log, lifecycle);
+    const { model, numericsClass } = await group.start();
+    const { name, digest } = model.profile;
+    return { group: options.group, model: name, digest, numericsClass };
+  });
+}
+
+async function stage(argv: readonly string[]): Promise<void> {
+  const options = parseStageOptions(argv, availableParallelism());
+  process.title = `fluxline gpu-node stage ${options.rank}`;
+  const { StageProcess } = await import("./adapters/stage-process.ts");
+  await live(options.exitWithParent, async (log, lifecycle) => {
+    const process_ = new StageProcess(options, process.env, log, lifecycle);
+    return { group: options.group, rank: options.rank, ...(await process_.start()) };
+  });
+}
+
+/** Starts, says that it is ready, runs until it is asked to end, and drains. */
+async function live(
+  exitWithParent: boolean,
+  start: (log: Logger, lifecycle: Lifecycle) => Promise<object>,
+): Promise<void> {
   const log = createLog("gpu-node", logLevel(process.env["FLUXLINE_LOG_LEVEL"] ?? "info"));
   const lifecycle = new Lifecycle(log);
-  const { ReplicaGroup } = await import("./adapters/replica-group.ts");
-  const group = new ReplicaGroup(options, process.env, log, lifecycle);
-  const running = lifecycle.run({ untilStdinEnds: options.exitWithParent });
+  const running = lifecycle.run({ untilStdinEnds: exitWithParent });
   try {
-    // A signal may come before the group is up: nothing is placed on it then.
-    const begun = await Promise.race([group.start(), running]);
+    // A signal may come before it is up: nothing is placed on it then.
+    const begun = await Promise.race([start(log, lifecycle), running]);
     if (typeof begun === "number") process.exit(process.exitCode ?? begun);
-    const { name, digest } = begun.model.profile;
-    const { numericsClass } = begun;
-    say({ event: "ready", group: options.group, model: name, digest, numericsClass });
+    say({ event: "ready", ...begun });
   } catch (thrown) {
     if (lifecycle.draining) process.exit(await running);
     await lifecycle.drain();
@@ -63,6 +96,8 @@ async function main([command, ...argv]: readonly string[]): Promise<void> {
   switch (command) {
     case "serve":
       return serve(argv);
+    case "stage":
+      return stage(argv);
     case "devices":
     case "inspect":
       return answer(command, argv);

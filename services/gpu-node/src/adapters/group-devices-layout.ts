@@ -71,13 +71,12 @@ export function runnerDevice(
   return { provider: place === "cpu" ? "cpu" : provider, threads };
 }
 
-/** A step's simulated seconds, spread over the stages by their work. */
+/** A step's simulated seconds, spread over the stages by their share of the work. */
 export function simulatedStageCosts(
-  denoiser: readonly string[],
-  plan: StagePlan,
+  parts: readonly { readonly graph: string; readonly share: number }[],
   stepSeconds: number,
 ): SimulatedCosts {
   const fixed = (baseSeconds: number): SimulatedCost => ({ baseSeconds, rowSeconds: 0 });
-  const stages = denoiser.map((graph, rank) => [graph, fixed(stepSeconds * plan.shares[rank]!)]);
+  const stages = parts.map(({ graph, share }) => [graph, fixed(stepSeconds * share)]);
   return { ...Object.fromEntries(stages), default: fixed(stepSeconds * SIMULATED_OTHER_SHARE) };
 }

@@ -2,10 +2,9 @@
  * One replica group: model, runner, engine and bus agent, put together. `start` brings them up side
  * by side, because a person waits for the first picture; `drain` hands everything back.
  */
-import { hostname } from "node:os";
-import { createRequire } from "node:module";
 import { randomUUID } from "node:crypto";
-import { AppError, toAppError } from "@fluxline/kernel/error.ts";
+import { type AppError, toAppError } from "@fluxline/kernel/error.ts";
+import { Random } from "@fluxline/kernel/random.ts";
 import { type Bus, connectBus } from "@fluxline/platform/bus/connection.ts";
 import { type Objects, openObjects } from "@fluxline/platform/bus/object-store.ts";
 import {
@@ -17,17 +16,14 @@ import type { Lifecycle } from "@fluxline/platform/lifecycle.ts";
 import { realClock } from "@fluxline/platform/real-clock.ts";
 import type { Logger } from "@fluxline/platform/log.ts";
 import { CheckpointPolicy } from "../core/checkpoint-policy.ts";
-import type { DriverLimits } from "../core/driver.ts";
+import type { DevicesState, DriverLimits } from "../core/driver.ts";
 import { FenceGuard } from "../core/fence-guard.ts";
 import type { ImageModel } from "../core/image-model.ts";
-import { numericsClass } from "../core/numerics-class.ts";
-import { deviceMap, type ModelLayout, planStages, type StagePlan } from "../core/stage-plan.ts";
-import { describeModel, modelLayout } from "../models/families.ts";
-import type { Recipe } from "../models/network.ts";
+import { deviceMap } from "../core/stage-plan.ts";
+import { describeModel } from "../models/families.ts";
 import { BlobStore } from "./blob-store.ts";
 import { type AgentIdentity, BusAgent } from "./bus-agent.ts";
 import { openCheckpoint } from "./checkpoint-folder.ts";
-import { readCpuDeviceClass } from "./cpu-class.ts";
 import { Engine } from "./engine.ts";
 import type { GroupDevices } from "./group-devices.ts";
 import {
@@ -40,6 +36,9 @@ import type { GroupOptions } from "./group-options.ts";
 import { PlacementDesk } from "./placement-desk.ts";
 import { ReportSender } from "./report-sender.ts";
 import { DeviceRunner } from "./runner/device-runner.ts";
+import { type RankFacts, rankFacts } from "./stage-facts.ts";
+import { linkLimits } from "./stage-link/link-limits.ts";
+import { StageLinks } from "./stage-links.ts";
 
 const FIRST_CONNECT_MS = 10_000;
 const STORES_WAIT_MS = 250;
@@ -55,6 +54,10 @@ export class ReplicaGroup {
   readonly #log: Logger;
   readonly #lifecycle: Lifecycle;
   readonly incarnation = randomUUID();
+  /** Of a group with more than one stage. */
+  #links: StageLinks | undefined;
+  #devicesState: DevicesState = "whole";
+  #engine: Engine | undefined;
 
   constructor(options: GroupOptions, environment: Environment, log: Logger, lifecycle: Lifecycle) {
     this.#options = options;
@@ -69,43 +72,27 @@ export class ReplicaGroup {
     connecting.catch(() => undefined); // awaited below; the model's error may come first
     const { model: folder, runType } = this.#options;
     const checkpoint = await openCheckpoint(folder);
-    const layout = modelLayout(checkpoint);
-    const plan = planStages(layout, { stages: 1 });
+    const facts = rankFacts(checkpoint, this.#options);
+    const { layout, plan, recipe, numericsClass } = facts;
     const { stages } = plan;
-    const model = describeModel(checkpoint, { runType, recipe: this.#recipe, stages });
-    const devices = this.#devices(model, layout, plan);
+    const model = describeModel(checkpoint, { runType, recipe, stages });
+    const devices = this.#devices(model, facts);
     this.#lifecycle.add({ name: "devices", drain: () => devices.stop() });
     const loading = devices.start();
     loading.catch(() => undefined);
     const bus = await connecting;
     this.#lifecycle.add({ name: "bus", drain: () => bus.drain() });
-    const numericsClass = this.#numericsClass(model);
     const limits: DriverLimits = {
       rowsMax: this.#options.rowsMax,
       residentsMax: this.#options.residentsMax,
       batching: "measured",
-      stepsInFlightMax: stages.length,
+      stepsInFlightMax: this.#options.stepsInFlightMax ?? stages.length,
       devices: deviceMap(layout, plan),
     };
     const agent = await this.#agent(bus, model, devices, limits, numericsClass);
     await loading;
     await agent.start();
     return { model, numericsClass };
-  }
-
-  /** WebGPU's fused attention gives wrong numbers from about 32 tokens on. */
-  get #recipe(): Recipe {
-    return this.#options.provider === "webgpu" ? "portable" : "fused";
-  }
-
-  /**
-   * Until a runner can name its GPU, a GPU's class is this very machine: a checkpoint made on
-   * another one is not gone on from.
-   */
-  get #deviceClass(): string {
-    const { provider } = this.#options;
-    if (provider !== "cpu" && provider !== "simulated") return hostname();
-    return readCpuDeviceClass();
   }
 
   #connect(): Promise<Bus> {
@@ -118,12 +105,14 @@ export class ReplicaGroup {
     });
   }
 
-  #devices(model: ImageModel, layout: ModelLayout, plan: StagePlan): GroupDevices {
+  #devices(model: ImageModel, facts: RankFacts): GroupDevices {
     const { provider, simulatedStepSeconds } = this.#options;
+    const { layout, plan } = facts;
     if (provider === "simulated") {
       this.#log.warn("provider simulated: nothing is computed, pictures are empty");
     }
-    const costs = simulatedStageCosts(model.denoiser, plan, simulatedStepSeconds);
+    const parts = model.denoiser.map((graph, rank) => ({ graph, share: plan.shares[rank]! }));
+    const costs = simulatedStageCosts(parts, simulatedStepSeconds);
     const makeRunner = ({ role, graphs, place }: RunnerRole): DeviceRunner =>
       new DeviceRunner({
         device: runnerDevice(this.#options, place, costs),
@@ -131,13 +120,38 @@ export class ReplicaGroup {
         graphs,
         environment: this.#environment,
         log: (message, facts) => this.#log.info(facts, message),
-        onBroken: (error) => {
-          this.#log.error({ error }, "the runner cannot be kept alive");
-          process.exitCode = 1;
-          this.#lifecycle.stop("runner broken");
-        },
+        onBroken: (error) => this.#fail(error, "the runner cannot be kept alive"),
       });
-    return layOutDevices({ model, layout, plan, provider, makeRunner });
+    if (plan.stages.length > 1) this.#links = this.#stageLinks(facts);
+    const remote = this.#links?.stages ?? [];
+    return layOutDevices({ model, layout, plan, provider, makeRunner, remote });
+  }
+
+  #stageLinks(facts: RankFacts): StageLinks {
+    const { stageAddresses, stageAwayMsMax, security, provider } = this.#options;
+    return new StageLinks({
+      identity: facts.identity(0, this.incarnation),
+      limits: linkLimits(),
+      security,
+      random: new Random(Number.parseInt(this.incarnation.slice(0, 8), 16)),
+      addresses: stageAddresses,
+      provider,
+      awayMsMax: stageAwayMsMax,
+      onState: (state) => {
+        this.#devicesState = state;
+        this.#engine?.devicesAre(state);
+      },
+      onDrainAsked: (rank) => this.#lifecycle.stop(`rank ${rank} has been asked to end`),
+      onBroken: (error) => this.#fail(error, "steps are lost on their way again and again"),
+      log: this.#log,
+    });
+  }
+
+  /** Ends the process, for its supervisor to start another; what is resident is handed back. */
+  #fail(error: AppError, what: string): void {
+    this.#log.error({ error }, what);
+    process.exitCode = 1;
+    this.#lifecycle.stop(what);
   }
 
   async #agent(
@@ -185,11 +199,9 @@ export class ReplicaGroup {
       simulated,
       residentsMax,
     };
-    const onRefused = (error: AppError): void => {
-      this.#log.error({ error }, "the leader refuses this group");
-      process.exitCode = 1;
-      this.#lifecycle.stop("refused by the leader");
-    };
+    this.#engine = engine;
+    if (this.#devicesState !== "whole") engine.devicesAre(this.#devicesState);
+    const onRefused = (error: AppError): void => this.#fail(error, "the leader refuses this group");
     const parts = { bus, model, engine, devices, desk, blobs, guard, onRefused, log };
     const agent = new BusAgent(identity, parts);
     this.#lifecycle.add({
@@ -199,6 +211,8 @@ export class ReplicaGroup {
         agent.announceDrain();
         const soon = new Promise((resolve) => setTimeout(resolve, LAST_STEP_MS));
         await Promise.race([drained.promise, soon]);
+        // The stages end with a group that was asked to; after a failure they wait for its next driver.
+        if (process.exitCode === undefined) await this.#links?.endStages();
         // A step that takes too long is given up: the latents before it are here.
         await devices.stop();
         await drained.promise;
@@ -224,24 +238,4 @@ export class ReplicaGroup {
       }
     }
   }
-
-  #numericsClass(model: ImageModel): string {
-    const { provider, runType } = this.#options;
-    return numericsClass({
-      modelDigest: model.profile.digest,
-      runType,
-      provider,
-      recipe: this.#recipe,
-      runtimeVersion: onnxruntimeVersion(),
-      deviceClass: this.#deviceClass,
-    });
-  }
-}
-
-function onnxruntimeVersion(): string {
-  const { version } = createRequire(import.meta.url)("onnxruntime-node/package.json") as {
-    version?: string;
-  };
-  if (version !== undefined) return version;
-  throw new AppError("internal", "onnxruntime-node has no version in its package.json");
 }

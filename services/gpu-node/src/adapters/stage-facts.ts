@@ -1,0 +1,93 @@
+/**
+ * What a rank works out of the model and its command line before it loads anything: the plan, and
+ * the identity with which it meets the others of its group.
+ */
+import { createRequire } from "node:module";
+import { hostname } from "node:os";
+import { AppError } from "@fluxline/kernel/error.ts";
+import type { Checkpoint } from "../core/checkpoint.ts";
+import { numericsClass } from "../core/numerics-class.ts";
+import {
+  componentsAt,
+  type ModelLayout,
+  planDigest,
+  planStages,
+  type StagePlan,
+} from "../core/stage-plan.ts";
+import { modelLayout } from "../models/families.ts";
+import type { Recipe } from "../models/network.ts";
+import { readCpuDeviceClass } from "./cpu-class.ts";
+import type { LinkIdentity } from "./stage-link/link-identity.ts";
+import type { RankOptions } from "./stage-options.ts";
+
+export interface RankFacts {
+  readonly layout: ModelLayout;
+  readonly plan: StagePlan;
+  readonly recipe: Recipe;
+  readonly numericsClass: string;
+  /** Of the rank of this process, in this start of it. */
+  identity(rank: number, incarnation: string): LinkIdentity;
+}
+
+/** @throws AppError INVALID_PLAN naming every option that does not fit the model */
+export function rankFacts(checkpoint: Checkpoint, options: RankOptions): RankFacts {
+  const { provider, runType, pool, group, stages, cuts, places } = options;
+  // WebGPU's fused attention gives wrong numbers from about 32 tokens on.
+  const recipe = provider === "webgpu" ? "portable" : "fused";
+  const layout = modelLayout(checkpoint);
+  const plan = planStages(layout, { stages, cuts, places });
+  const modelDigest = checkpoint.digest;
+  const numerics = numericsClass({
+    modelDigest,
+    runType,
+    recipe,
+    runtimeVersion: onnxruntimeVersion(),
+    ...deviceFacts(options, layout, plan),
+  });
+  return {
+    layout,
+    plan,
+    recipe,
+    numericsClass: numerics,
+    identity: (rank, incarnation) => ({
+      role: rank === 0 ? "driver" : "stage",
+      pool,
+      group,
+      incarnation,
+      rank,
+      stages,
+      planDigest: planDigest(plan, { modelDigest, runType, recipe }),
+      modelDigest,
+      numericsClass: numerics,
+    }),
+  };
+}
+
+/**
+ * Until a runner can name its GPU, a GPU's class is this very machine: a checkpoint made on
+ * another one is not gone on from. What a group of GPUs leaves to a CPU counts too, because that
+ * changes numbers; which rank computes what does not.
+ */
+function deviceFacts(
+  { provider }: RankOptions,
+  layout: ModelLayout,
+  plan: StagePlan,
+): { provider: string; deviceClass: string } {
+  if (provider === "cpu" || provider === "simulated") {
+    return { provider, deviceClass: readCpuDeviceClass() };
+  }
+  const onCpu = componentsAt(layout, plan, "cpu").map(({ name }) => name);
+  if (onCpu.length === 0) return { provider, deviceClass: hostname() };
+  return {
+    provider: `${provider},cpu:${onCpu.join("+")}`,
+    deviceClass: `${hostname()},${readCpuDeviceClass()}`,
+  };
+}
+
+function onnxruntimeVersion(): string {
+  const { version } = createRequire(import.meta.url)("onnxruntime-node/package.json") as {
+    version?: string;
+  };
+  if (version !== undefined) return version;
+  throw new AppError("internal", "onnxruntime-node has no version in its package.json");
+}
