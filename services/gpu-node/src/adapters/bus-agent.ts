@@ -26,10 +26,10 @@ import {
   Revoke_Reason,
 } from "@fluxline/proto/fluxline/internal/v1/bus.ts";
 import type { ImageUnit } from "@fluxline/proto/fluxline/internal/v1/record.ts";
-import type { ServiceTerms } from "../core/driver.ts";
 import type { FenceGuard, PlacementFence } from "../core/fence-guard.ts";
 import type { ImageModel } from "../core/image-model.ts";
 import type { StepCost } from "../core/step-cost.ts";
+import type { ServiceTerms } from "../core/turn.ts";
 import type { BlobStore } from "./blob-store.ts";
 import type { Engine, EngineUnit } from "./engine.ts";
 import type { GroupDevices } from "./group-devices.ts";

@@ -17,12 +17,12 @@ import {
   type DriverLimits,
   type ProgressPhase,
   type ReleaseReason,
-  type ServiceTerms,
 } from "../core/driver.ts";
 import type { ImageModel, ImagePlan, Pass, Pixels, TextEncoding } from "../core/image-model.ts";
 import type { Row, Task } from "../core/step-batcher.ts";
 import type { StepCostTable } from "../core/step-cost.ts";
 import type { NamedTensors, Tensor } from "../core/tensor.ts";
+import type { ServiceTerms } from "../core/turn.ts";
 import { type ImagePreview, PreviewMaker } from "./preview-maker.ts";
 import type { GroupDevices } from "./group-devices.ts";
 import { RetainedCache } from "./retained-cache.ts";

@@ -6,21 +6,23 @@
  *   assigned -> encode -> step .. step (boundary 0 .. n) -> decode -> store -> finished
  *                 a revoke, a drain or a failure ends it at the next boundary
  *
- * Invariants: at most `stepsInFlightMax` tasks are in flight; a unit is in at most one of them; whatever was
- * assigned is finished, failed or released exactly once; one row's end never touches its mates.
+ * Invariants: a unit is in at most one task, and no more tasks are in flight than the limits say;
+ * whatever was assigned is finished, failed or released exactly once; one row's end never touches
+ * its mates. A step of the driver looks at the jobs that its input concerns, never at all of them.
  */
 import { assert, unreachable } from "@fluxline/kernel/assert.ts";
 import { AppError, type ErrorRecord, toErrorRecord } from "@fluxline/kernel/error.ts";
-import type { PriorityClass } from "@fluxline/kernel/priority-class.ts";
 import {
   type BatchLimits,
-  nextTask,
+  type Landing,
   type Resident,
   type ResidentUnit,
   type Row,
+  StepBatcher,
   type Task,
 } from "./step-batcher.ts";
 import { StepCostTable } from "./step-cost.ts";
+import { patientMoment, type ServiceTerms } from "./turn.ts";
 
 /** A job's own runner deaths, alone on the device, after which it is blamed. */
 const DEATHS_ALONE_MAX = 2;
@@ -28,18 +30,6 @@ const DEATHS_ALONE_MAX = 2;
 export interface DriverLimits extends BatchLimits {
   /** Image units resident at a time. A job with more fills the group. */
   readonly residentsMax: number;
-}
-
-/** What a job may claim beside others; the same words in assignment, engine and driver. */
-export interface ServiceTerms {
-  readonly tenant: string;
-  /** Weight of its tenant beside the others here; above 0. */
-  readonly share: number;
-  readonly priorityClass: PriorityClass;
-  /** When it must be done, on the clock of `step`. */
-  readonly deadlineMs?: number | undefined;
-  /** When it was asked for, on the clock of `step`; by default when it is assigned. */
-  readonly arrivalMs?: number | undefined;
 }
 
 /** What the driver must know of a job; tensors stay with the adapter. */
@@ -118,6 +108,7 @@ export type Admission = "accepted" | "full" | "draining" | "resident";
 
 interface DriverJob extends Resident {
   started: boolean;
+  /** In a row, with nothing else in flight. */
   deathsAlone: number;
   /** How it ends, decided while a task of it was in flight or being stored. */
   ending: DriverEffect | undefined;
@@ -126,15 +117,19 @@ interface DriverJob extends Resident {
 export class Driver {
   readonly stepCosts = new StepCostTable();
   readonly #limits: DriverLimits;
+  readonly #batcher: StepBatcher;
   /** In order of arrival. */
   readonly #jobs = new Map<string, DriverJob>();
-  #inFlight = 0;
-  #lastKind: Task["kind"] | undefined;
+  /** Jobs that the input concerns. */
+  readonly #touched = new Set<DriverJob>();
+  /** Image units of all residents. */
+  #load = 0;
   #draining = false;
   #devices: DevicesState = "whole";
 
   constructor(limits: DriverLimits) {
     this.#limits = limits;
+    this.#batcher = new StepBatcher(limits, this.stepCosts);
   }
 
   /** Whether a job of so many units could be assigned now; `assigned` asserts it. */
@@ -142,9 +137,7 @@ export class Driver {
     if (this.#jobs.has(id)) return "resident";
     if (this.#draining) return "draining";
     if (this.#devices === "away") return "full";
-    const { residentsMax } = this.#limits;
-    const load = [...this.#jobs.values()].reduce((sum, job) => sum + job.units.length, 0);
-    return load > 0 && load + units > residentsMax ? "full" : "accepted";
+    return this.#load > 0 && this.#load + units > this.#limits.residentsMax ? "full" : "accepted";
   }
 
   get draining(): boolean {
@@ -156,22 +149,23 @@ export class Driver {
     return [...this.#jobs.values()].map((job) => ({ id: job.id, ...stepCount(job) }));
   }
 
-  step(input: DriverInput, _nowMs: number): DriverEffect[] {
-    const effects = this.#apply(input);
-    for (const job of this.#jobs.values()) effects.push(...this.#settle(job));
-    while (this.#devices === "whole" && this.#inFlight < this.#limits.stepsInFlightMax) {
-      const task = nextTask([...this.#jobs.values()], this.#lastKind, this.#limits);
+  step(input: DriverInput, nowMs: number): DriverEffect[] {
+    const effects = this.#apply(input, nowMs);
+    for (const job of this.#touched) effects.push(...this.#settle(job, nowMs));
+    this.#touched.clear();
+    while (this.#devices === "whole") {
+      const task = this.#batcher.next(nowMs);
       if (task === undefined) break;
-      effects.push(...this.#begin(task));
+      effects.push(...this.#begun(task));
     }
     if (this.#draining && this.#jobs.size === 0) effects.push({ kind: "drained" });
     return effects;
   }
 
-  #apply(input: DriverInput): DriverEffect[] {
+  #apply(input: DriverInput, nowMs: number): DriverEffect[] {
     switch (input.kind) {
       case "assigned":
-        return this.#assign(input.job);
+        return this.#assign(input.job, nowMs);
       case "revoked":
         return this.#end(input.id, { kind: "released", id: input.id, reason: input.reason });
       case "fenced":
@@ -183,8 +177,7 @@ export class Driver {
         this.#devices = input.state;
         return input.state === "away" ? this.#handBack() : [];
       case "task-done":
-        this.#measure(input.task, input.seconds);
-        return this.#taskDone(input.task, input.notFinite ?? []);
+        return this.#taskDone(input.task, input.notFinite ?? [], input.seconds);
       case "task-failed":
         return this.#taskFailed(input.task, input.error);
       case "stored":
@@ -196,25 +189,30 @@ export class Driver {
     }
   }
 
-  #assign(facts: JobFacts): DriverEffect[] {
+  #assign(facts: JobFacts, nowMs: number): DriverEffect[] {
     const admission = this.admission(facts.id, facts.units.length);
     assert(admission === "accepted", `assigned ${facts.id}: ${admission}`);
     assert(facts.units.length > 0, `assigned ${facts.id} without units`);
     const units = facts.units.map(({ index, step }): ResidentUnit => {
       assert(step >= 0 && step <= facts.steps, `${facts.id}: step ${step} of ${facts.steps}`);
       const phase = step === facts.steps ? "decoding" : "denoising";
-      return { index, step, phase, inFlight: false };
+      return { index, step, phase, inFlight: false, suspect: false };
     });
-    this.#jobs.set(facts.id, {
+    const job: DriverJob = {
       ...facts,
       units,
+      patientMs: patientMoment(facts, nowMs),
       encoding: "waiting",
-      suspect: false,
+      encodingSuspect: false,
       stopping: false,
       started: false,
       deathsAlone: 0,
       ending: undefined,
-    });
+    };
+    this.#jobs.set(job.id, job);
+    this.#load += units.length;
+    this.#batcher.enter(job);
+    this.#touched.add(job);
     return [];
   }
 
@@ -230,26 +228,27 @@ export class Driver {
     if (job === undefined) return [];
     job.ending ??= ending;
     job.stopping = true;
+    this.#touched.add(job);
     return [];
   }
 
   /** Lets a job go that has stopped and has nothing in flight, or has all its images stored. */
-  #settle(job: DriverJob): DriverEffect[] {
+  #settle(job: DriverJob, nowMs: number): DriverEffect[] {
     const busy = job.encoding === "running" || job.units.some(isBusy);
-    if (busy) return [];
-    const complete = job.units.every((unit) => unit.phase === "stored");
-    if (!complete && job.ending === undefined) return [];
+    const complete = !busy && job.units.every((unit) => unit.phase === "stored");
+    if (busy || (!complete && job.ending === undefined)) {
+      this.#batcher.update(job, nowMs);
+      return [];
+    }
+    this.#batcher.leave(job);
     this.#jobs.delete(job.id);
+    this.#load -= job.units.length;
     return [complete ? { kind: "finished", id: job.id } : job.ending!];
   }
 
-  #begin(task: Task): DriverEffect[] {
-    this.#inFlight += 1;
-    this.#lastKind = task.kind;
+  #begun(task: Task): DriverEffect[] {
     const effects: DriverEffect[] = [];
-    for (const { job, units } of this.#members(task)) {
-      if (task.kind === "encode") job.encoding = "running";
-      for (const unit of units) unit.inFlight = true;
+    for (const { job } of this.#members(task)) {
       if (!job.started) effects.push({ kind: "started", id: job.id });
       job.started = true;
       if (task.kind === "encode") effects.push(progress(job, "encoding"));
@@ -259,19 +258,16 @@ export class Driver {
     return effects;
   }
 
-  #measure(task: Task, seconds: number | undefined): void {
-    if (task.kind !== "step" || seconds === undefined) return;
-    const rows = task.rows.reduce((sum, row) => sum + this.#jobs.get(row.id)!.passes, 0);
-    this.stepCosts.observe(task.shapeKey, rows, seconds);
-  }
-
-  #taskDone(task: Task, notFinite: readonly Row[]): DriverEffect[] {
+  #taskDone(task: Task, notFinite: readonly Row[], seconds: number | undefined): DriverEffect[] {
+    const { landing, members } = this.#landed(task);
+    if (task.kind === "step" && seconds !== undefined) {
+      this.stepCosts.observe(task.shapeKey, landing.rows, seconds);
+    }
     const effects: DriverEffect[] = [];
-    for (const { job, units } of this.#landed(task)) {
+    for (const { job, units } of members) {
+      if (landing.exclusive) acquit(job, task, units);
       if (task.kind === "encode") job.encoding = "done";
-      if (task.kind === "step") {
-        effects.push(...this.#stepped(job, units, notFinite));
-      }
+      if (task.kind === "step") effects.push(...this.#stepped(job, units, notFinite));
       if (task.kind === "decode" && !job.stopping) {
         for (const unit of units) {
           unit.phase = "storing";
@@ -298,37 +294,45 @@ export class Driver {
       unit.step += 1;
       if (unit.step === job.steps) unit.phase = "decoding";
     }
-    // It lives: whoever killed the runner, it was not this step of this job.
-    job.deathsAlone = 0;
-    job.suspect = false;
     return [progress(job, "denoising")];
   }
 
   /**
-   * With mates, nobody knows whose fault it was: each goes on by itself, one row at a time; after
-   * a death until a step of its own has succeeded, else (a batch too large, say) for good. Alone,
-   * the runner may die once more before the job is blamed; any other failure is its own. A runner
-   * that cannot be kept alive is nobody's fault. A task that was lost on its way through the stages
-   * is run again, as often as the devices are found whole; they bound how often that can be.
+   * A runner that dies while several rows or tasks are under way: nobody knows whose fault it was,
+   * so each runs with nothing else in flight until it has succeeded, and a second death in a row
+   * by itself is its own. A batch that fails otherwise (too large, say) is not formed again: its
+   * jobs go on by themselves for good; by itself, such a failure is the job's own. A stage that is
+   * lost, or a runner that cannot be kept alive, is nobody's fault.
    */
   #taskFailed(task: Task, error: ErrorRecord): DriverEffect[] {
-    const members = this.#landed(task);
+    const { landing, members } = this.#landed(task);
     const hadMates = task.kind === "step" && task.rows.length > 1;
-    return members.flatMap(({ job }) => {
-      if (job.encoding === "running") job.encoding = "waiting";
-      if (error.reason === "STAGE_LOST") return [];
-      const blamed = error.reason !== "RUNNER_BROKEN";
-      const died = error.reason === "RUNNER_DIED";
-      if (blamed && hadMates) {
-        job.suspect ||= died;
-        job.alone ||= !died;
-        return [];
+    const fault = faultOf(error, hadMates);
+    if (task.kind === "step" && fault === "batch") {
+      this.stepCosts.shape(task.shapeKey).failed(landing.rows);
+    }
+    return members.flatMap(({ job, units }) => {
+      if (task.kind === "encode") job.encoding = "waiting";
+      const failed = (blamed: boolean): DriverEffect[] =>
+        this.#end(job.id, { kind: "failed", id: job.id, error, blamed });
+      switch (fault) {
+        case "nobody":
+          return [];
+        case "group":
+          return failed(false);
+        case "batch":
+          job.alone = true;
+          return [];
+        case "job":
+          return failed(true);
+        case "unknown":
+          suspect(job, task, units);
+          if (hadMates || !landing.exclusive) return [];
+          job.deathsAlone += 1;
+          return job.deathsAlone < DEATHS_ALONE_MAX ? [] : failed(true);
+        default:
+          return unreachable(fault, "fault");
       }
-      if (died) {
-        job.deathsAlone += 1;
-        if (job.deathsAlone < DEATHS_ALONE_MAX) return [];
-      }
-      return this.#end(job.id, { kind: "failed", id: job.id, error, blamed });
     });
   }
 
@@ -336,6 +340,7 @@ export class Driver {
     const job = this.#jobs.get(id);
     if (job === undefined) return [];
     unitOf(job, unitIndex).phase = "stored";
+    this.#touched.add(job);
     return [];
   }
 
@@ -346,26 +351,59 @@ export class Driver {
     return this.#end(id, { kind: "failed", id, error, blamed: false });
   }
 
-  /** The jobs and units of a task that has come back. */
-  #landed(task: Task): { job: DriverJob; units: ResidentUnit[] }[] {
-    this.#inFlight -= 1;
-    assert(this.#inFlight >= 0, "a task came back that was not in flight");
+  #landed(task: Task): { landing: Landing; members: Member[] } {
+    const landing = this.#batcher.landed(task);
     const members = this.#members(task);
-    for (const { units } of members) for (const unit of units) unit.inFlight = false;
-    return members;
+    for (const { job } of members) this.#touched.add(job);
+    return { landing, members };
   }
 
-  #members(task: Task): { job: DriverJob; units: ResidentUnit[] }[] {
-    const rows: readonly Row[] = task.kind === "step" ? task.rows : [];
-    const ids = task.kind === "step" ? new Set(rows.map((row) => row.id)) : [task.id];
-    return [...ids].map((id) => {
-      const job = this.#jobs.get(id);
-      assert(job !== undefined, `a task speaks of ${id}, which is not resident`);
-      if (task.kind === "decode") return { job, units: [unitOf(job, task.unit)] };
-      const own = rows.filter((row) => row.id === id);
-      return { job, units: own.map((row) => unitOf(job, row.unit)) };
-    });
+  /** The jobs of a task, each with its units that are in it. */
+  #members(task: Task): Member[] {
+    if (task.kind !== "step") {
+      const job = this.#job(task.id);
+      return [{ job, units: task.kind === "decode" ? [unitOf(job, task.unit)] : [] }];
+    }
+    const members = new Map<string, { job: DriverJob; units: ResidentUnit[] }>();
+    for (const { id, unit } of task.rows) {
+      const member = members.get(id) ?? { job: this.#job(id), units: [] };
+      members.set(id, member);
+      member.units.push(unitOf(member.job, unit));
+    }
+    return [...members.values()];
   }
+
+  #job(id: string): DriverJob {
+    const job = this.#jobs.get(id);
+    assert(job !== undefined, `a task speaks of ${id}, which is not resident`);
+    return job;
+  }
+}
+
+interface Member {
+  readonly job: DriverJob;
+  readonly units: readonly ResidentUnit[];
+}
+
+type Fault = "nobody" | "group" | "batch" | "job" | "unknown";
+
+function faultOf({ reason }: ErrorRecord, hadMates: boolean): Fault {
+  if (reason === "STAGE_LOST") return "nobody";
+  if (reason === "RUNNER_BROKEN") return "group";
+  if (reason === "RUNNER_DIED") return "unknown";
+  return hadMates ? "batch" : "job";
+}
+
+function suspect(job: DriverJob, task: Task, units: readonly ResidentUnit[]): void {
+  if (task.kind === "encode") job.encodingSuspect = true;
+  for (const unit of units) unit.suspect = true;
+}
+
+/** It lives: whoever killed the runner, it was not this. */
+function acquit(job: DriverJob, task: Task, units: readonly ResidentUnit[]): void {
+  job.deathsAlone = 0;
+  if (task.kind === "encode") job.encodingSuspect = false;
+  for (const unit of units) unit.suspect = false;
 }
 
 function isBusy(unit: ResidentUnit): boolean {
