@@ -73,13 +73,25 @@ describe("a picture", () => {
   });
 });
 
+test("previews are written beside the picture while it is drawn, and change nothing in it", async () => {
+  const request = ["--steps", "20", "--seed", "3", "--output"];
+  expect((await generate(...request, "plain.png").ended).code).toBe(0);
+  const { code, stderr, stdout } = await generate(...request, "a.png", "--previews", "3").ended;
+  expect({ code, stdout }).toEqual({ code: 0, stdout: "a.png\n" });
+  const previews = ["a-preview-01.png", "a-preview-02.png", "a-preview-03.png"];
+  expect(readdirSync(folder).sort()).toEqual([...previews, "a.png", "plain.png"]);
+  for (const [i, file] of previews.entries()) {
+    expect(stderr).toContain(`preview ${i + 1} of 3, after step ${(i + 1) * 5}: ${file}`);
+    expect(readFileSync(join(folder, file)).subarray(0, 4)).toEqual(png);
+  }
+  const picture = (name: string) => readFileSync(join(folder, name));
+  expect(picture("a.png")).toEqual(picture("plain.png"));
+});
+
 describe("what cannot work", () => {
   test.each([
     ["a size of 65", ["--width", "65"], "--width: is 65; use a multiple of 16"],
-    ["a size of 0", ["--height", "0"], "--height: is 0"],
-    ["a negative size", ["--width=-64"], "--width: is -64"],
     ["a size of 100000", ["--width", "100000"], "--width: is 100000"],
-    ["no steps", ["--steps", "0"], "--steps: is 0"],
     ["a million steps", ["--steps", "1000000"], "--steps: is 1000000"],
     ["guidance that is no number", ["--guidance", "nan"], "--guidance: is NaN"],
     ["a folder without a model", ["--model", "/nowhere"], "/nowhere: the file does not exist"],
@@ -89,6 +101,21 @@ describe("what cannot work", () => {
     expect(stderr).toContain(`error: ${words}`);
     expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
     expect(readdirSync(folder)).toEqual([]);
+    await expectNothingLeft(command);
+  });
+
+  test.each([
+    ["a size of 0", ["--height", "0"], "'0' is invalid. It is not a whole number from 1"],
+    ["a negative size", ["--width=-64"], "'-64' is invalid. It is not a whole number from 1"],
+    ["no steps", ["--steps", "0"], "'0' is invalid. It is not a whole number from 1"],
+    ["a folder that is none", ["--output", "none/a.png"], "none does not exist; make it"],
+    ["a lone folder for previews", ["--preview-dir", "."], "--preview-dir: is of no use without"],
+  ])("%s is refused with exit code 2 before anything starts", async (_, args, words) => {
+    const command = generate(...args);
+    const { code, stdout, stderr } = await command.ended;
+    expect(stderr).toContain(words);
+    expect(stderr).not.toContain("starting");
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
     await expectNothingLeft(command);
   });
 

@@ -3,14 +3,27 @@
  * is asked, what is printed where, and how it ends. The real server is test/e2e's.
  */
 import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PassThrough, Readable } from "node:stream";
 import { AppError, invalidArgument } from "@fluxline/kernel/error.ts";
 import { type GrpcServer, type Handlers, serveGrpc } from "@fluxline/platform/grpc/server.ts";
 import { toStatus } from "@fluxline/platform/grpc/status.ts";
-import { ImageJob, ImageJob_State, Progress_Phase } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import {
+  ImageJob,
+  ImageJob_State,
+  Preview,
+  Progress_Phase,
+} from "@fluxline/proto/fluxline/v1/image_job.ts";
 import {
   type GenerateImageRequest,
   GenerateImageResponse,
@@ -97,6 +110,20 @@ const event = (job: ImageJob): GenerateImageResponse =>
 const chunk = (offset: number, bytes: Buffer): GenerateImageResponse =>
   GenerateImageResponse.fromPartial({
     event: { $case: "imageChunk", value: { index: 0, offset: BigInt(offset), chunk: bytes } },
+  });
+
+const previewed = { previewCount: 2, numInferenceSteps: 9, seed: 42n } as const;
+const preview = (step: number, index = 0) =>
+  Preview.fromPartial({
+    index,
+    step,
+    width: 8,
+    height: 8,
+    content: Buffer.from(`${index}:${step}`),
+  });
+const previewEvent = (step: number, index = 0): GenerateImageResponse =>
+  GenerateImageResponse.fromPartial({
+    event: { $case: "preview", value: preview(step, index) },
   });
 
 /** A GenerateImage that answers with these messages, and keeps what it was asked. */
@@ -234,14 +261,80 @@ describe("generate --server", () => {
   });
 });
 
+describe("generate --previews", () => {
+  const running = jobIn(ImageJob_State.STATE_RUNNING, { spec: previewed as never });
+  const read = (name: string): string => readFileSync(join(folder, name), "utf8");
+
+  async function generate(answers: readonly GenerateImageResponse[], ...more: string[]) {
+    const { asked, generateImage } = scripted([
+      event(running),
+      ...answers,
+      event(done),
+      chunk(0, file),
+    ]);
+    const at = await serve({ generateImage });
+    const output = ["--output", join(folder, "a.png")];
+    const argv = ["generate", "x", "--server", at, "--previews", "2", ...output, ...more];
+    return { asked, ...(await fluxline(argv)) };
+  }
+
+  test("asks for them and writes each beside the picture, by its number", async () => {
+    const { asked, code, stderr } = await generate([previewEvent(3), previewEvent(6)]);
+    expect(code).toBe(0);
+    expect(asked[0]?.spec?.previewCount).toBe(2);
+    expect(readdirSync(folder).sort()).toEqual(["a-preview-01.png", "a-preview-02.png", "a.png"]);
+    expect([read("a-preview-01.png"), read("a-preview-02.png")]).toEqual(["0:3", "0:6"]);
+    const where = join(folder, "a-preview-02.png");
+    expect(stderr).toContain(`preview 2 of 2, after step 6: ${where}`);
+  });
+
+  test("one that comes again replaces its own file, and no other", async () => {
+    writeFileSync(join(folder, "a-preview-02.png"), "mine");
+    await generate([previewEvent(6), previewEvent(6)]);
+    expect(read("a-preview-02.png")).toBe("mine");
+    expect(readdirSync(folder).sort()).toEqual(["a-preview-02.2.png", "a-preview-02.png", "a.png"]);
+  });
+
+  test("into a folder of its own; of several pictures each by its number", async () => {
+    const previews = join(folder, "previews");
+    mkdirSync(previews);
+    const answers = [previewEvent(3, 0), previewEvent(3, 1)];
+    const { code } = await generate(answers, "--preview-dir", previews, "--count", "2");
+    expect(code).toBe(0);
+    expect(readdirSync(previews).sort()).toEqual(["a-0-preview-01.png", "a-1-preview-01.png"]);
+  });
+
+  test("with --json each is a line that names its file", async () => {
+    const { stdout } = await generate([previewEvent(3)], "--json");
+    const lines = stdout.trimEnd().split("\n");
+    const shown = lines.map((line): { event: string } => JSON.parse(line));
+    expect(shown.find((each) => each.event === "preview")).toEqual({
+      event: "preview",
+      index: 0,
+      step: 3,
+      width: 8,
+      height: 8,
+      file: join(folder, "a-preview-01.png"),
+      number: 1,
+      total: 2,
+    });
+  });
+});
+
 describe("generate refuses before anything starts", () => {
   test.each([
-    ["a server that is no address", ["--server", "nowhere"], 1, "--server: is"],
-    ["bytes that are not UTF-8", ["--prompt-2", "a\uFFFDb"], 1, "U+FFFD at character 1"],
-    ["a missing folder", ["--output", "no/such/folder/a.png"], 1, "does not exist; make it"],
-    ["two formats", ["--format", "jpeg", "--output", "a.png"], 1, "--format: is jpeg"],
+    ["a server that is no address", ["--server", "nowhere"], 2, "--server: is"],
+    ["bytes that are not UTF-8", ["--prompt-2", "a\uFFFDb"], 2, "U+FFFD at character 1"],
+    ["a missing folder", ["--output", "no/such/folder/a.png"], 2, "does not exist; make it"],
+    ["two formats", ["--format", "jpeg", "--output", "a.png"], 2, "--format: is jpeg"],
     ["a model and a server", ["--server", "a:1", "--model", "b"], 2, "cannot be used with"],
     ["a word for a number", ["--steps", "many"], 2, "like 20"],
+    ["no steps", ["--steps", "0"], 2, "from 1 to"],
+    ["a size below 0", ["--width", "-64"], 2, "from 1 to"],
+    ["negative guidance", ["--guidance", "-1"], 2, "0 or more"],
+    ["too many previews", ["--previews", "17"], 2, "from 0 to 16"],
+    ["a folder for no previews", ["--preview-dir", "."], 2, "without --previews"],
+    ["a missing folder for previews", ["--previews", "1", "--preview-dir", "no"], 2, "make it"],
     ["an option that is none", ["--stepz", "1"], 2, "Did you mean --steps"],
     ["a format that is none", ["--format", "gif"], 2, "png, jpeg, webp"],
     ["a nats-server that is none", [], 1, "FLUXLINE_NATS_SERVER"],
@@ -251,8 +344,24 @@ describe("generate refuses before anything starts", () => {
     expect(result.code).toBe(code);
   });
 
+  test("a file that exists, and what is in it stays", async () => {
+    const output = join(folder, "a.png");
+    writeFileSync(output, "mine");
+    const { code, stderr } = await fluxline(["generate", "x", "--output", output]);
+    expect(code).toBe(2);
+    expect(stderr).toContain("add --overwrite");
+    expect(readFileSync(output, "utf8")).toBe("mine");
+  });
+
+  test("as one JSON object where that was asked for", async () => {
+    const { code, stderr } = await fluxline(["generate", "x", "--server", "nowhere", "--json"]);
+    expect(code).toBe(2);
+    expect(JSON.parse(stderr)).toMatchObject({ error: { reason: "INVALID_SERVER" } });
+  });
+
   test("a prompt on stdin that is not UTF-8", async () => {
-    const { stderr } = await fluxline(["generate", "-"], "caf\xE9");
+    const { code, stderr } = await fluxline(["generate", "-"], "caf\xE9");
+    expect(code).toBe(2);
     expect(stderr).toContain("PROMPT: holds bytes that are not UTF-8");
   });
 });
@@ -294,6 +403,30 @@ describe("jobs", () => {
     expect(stderr).toContain("use one of a, b");
   });
 
+  test("watch writes previews into the folder that is named, and none without", async () => {
+    const running = jobIn(ImageJob_State.STATE_RUNNING, { spec: previewed as never });
+    const watchImageJob: AllHandlers["watchImageJob"] = async (_, writer) => {
+      await writer.write({ revision: 5n, job: running, preview: undefined });
+      await writer.write({ revision: 5n, job: running, preview: preview(3) });
+      await writer.write({ revision: 6n, job: done, preview: undefined });
+    };
+    const at = await serve({ ...pools, watchImageJob });
+    const argv = ["jobs", "watch", "01", "--server", at];
+    const { code, stderr } = await fluxline([...argv, "--preview-dir", folder]);
+    expect(code).toBe(0);
+    expect(readdirSync(folder)).toEqual(["fluxline-42-preview-01.png"]);
+    expect(stderr).toContain("preview 1 of 2, after step 3");
+    expect((await fluxline(argv)).code).toBe(0);
+    expect(readdirSync(folder)).toHaveLength(1);
+    expect((await fluxline([...argv, "--preview-dir", "none"])).code).toBe(2);
+  });
+
+  test("a server that is no address is refused with exit code 2", async () => {
+    const { code, stderr } = await fluxline(["jobs", "list", "--server", "nowhere"]);
+    expect(code).toBe(2);
+    expect(stderr).toContain("--server: is");
+  });
+
   test("watch goes on after the connection broke, from where it was", async () => {
     const resumed: bigint[] = [];
     const at = await serve({
@@ -313,6 +446,12 @@ describe("jobs", () => {
     expect(stderr).toContain("the connection broke");
     expect(stdout).toContain("succeeded");
   });
+});
+
+test("--version prints the version of the package", async () => {
+  const text = readFileSync(new URL("../package.json", import.meta.url), "utf8");
+  const { version } = JSON.parse(text) as { version: string };
+  expect(await fluxline(["--version"])).toEqual({ code: 0, stdout: `${version}\n`, stderr: "" });
 });
 
 describe("help", () => {

@@ -2,15 +2,18 @@
  * The commands of `fluxline`, their options and what `--help` teaches. What a command does is loaded
  * only when it is called: help and mistakes answer at once.
  */
+import { createRequire } from "node:module";
+import { PREVIEW_COUNT_MAX } from "@fluxline/kernel/image-previews.ts";
 import { Command, CommanderError, Option } from "commander";
 import { exitCode, type ExitCode } from "./exit-code.ts";
-import { reportFailure } from "./failure.ts";
+import { RefusedValue, reportFailure } from "./failure.ts";
 import { isInterruption } from "./interruption.ts";
 import { port, processCount, realNumber, seed, threadCount, wholeNumber } from "./option-value.ts";
 import { imageFormats } from "./output-file.ts";
 import { printLine, type Session } from "./session.ts";
 import { shippedModel } from "./shipped-model.ts";
 
+const { version } = createRequire(import.meta.url)("../package.json") as { version: string };
 const defaultPort = 50_051;
 const defaultServer = `127.0.0.1:${defaultPort}`;
 const jobStates = "queued assigned running cancelling succeeded failed cancelled expired".split(
@@ -35,8 +38,9 @@ export async function runCommandLine(argv: readonly string[], session: Session):
       printLine(session.stderr, "interrupted");
       return exitCode.interrupted;
     }
-    reportFailure(thrown, session, json);
-    return exitCode.failed;
+    const refused = thrown instanceof RefusedValue;
+    reportFailure(refused ? thrown.refusal : thrown, session, json);
+    return refused ? exitCode.usage : exitCode.failed;
   }
 }
 
@@ -45,6 +49,7 @@ type Finish = (code: ExitCode) => void;
 export function buildProgram(session: Session, finish: Finish): Command {
   const program = new Command("fluxline")
     .description("Pictures from text, by FLUX.1 models, on this machine or on a server.")
+    .version(version, "--version", "print the version")
     .exitOverride()
     .showHelpAfterError("(--help shows how it is used)")
     .configureOutput({
@@ -70,7 +75,7 @@ Examples:
     fluxline generate "a small blue square" --server ${defaultServer}
     fluxline jobs list
 
-Exit codes: 0 done, 1 failed (the error says why), 2 wrong command line, 130 interrupted.
+Exit codes: 0 done, 1 failed (the error says why), 2 wrong command line (nothing was started), 130 interrupted.
 
 Machines: with --json, results are JSON on stdout and an error is one JSON object on stderr,
   {"error":{"code","reason","message","violations":[{"field","description"}], ...}}.
@@ -126,14 +131,24 @@ function addGenerate(program: Command, session: Session, finish: Finish): void {
     .option("--pool <POOL>", "pool of the server (default: its only one)")
     .option("--prompt-2 <TEXT>", "text for the second encoder (default: PROMPT)")
     .option("--negative-prompt <TEXT>", "what not to draw; needs --true-cfg-scale above 1")
-    .option("--true-cfg-scale <X>", "strength of the negative prompt, like 2", realNumber(2))
-    .option("--steps <N>", "denoising steps, like 20", wholeNumber(20))
-    .option("--guidance <X>", "how closely to follow the prompt, like 3.5", realNumber(3.5))
-    .option("--width <N>", "pixels, a multiple of 16", wholeNumber(64))
-    .option("--height <N>", "pixels, a multiple of 16", wholeNumber(64))
-    .option("--seed <N>", "same seed, same picture (default: drawn)", seed)
-    .option("--max-sequence-length <N>", "tokens of the text that count", wholeNumber(64))
-    .option("--count <N>", "pictures from one seed, one after another", wholeNumber(1))
+    .option(
+      "--true-cfg-scale <X>",
+      "strength of the negative prompt, from 0, like 2",
+      realNumber(2),
+    )
+    .option("--steps <N>", "denoising steps, from 1, like 20", wholeNumber(20))
+    .option("--guidance <X>", "how closely to follow the prompt, from 0, like 3.5", realNumber(3.5))
+    .option("--width <N>", "pixels, a multiple of 16, from 16", wholeNumber(64))
+    .option("--height <N>", "pixels, a multiple of 16, from 16", wholeNumber(64))
+    .option("--seed <N>", "same seed, same picture; 0 to 2^64 - 1 (default: drawn)", seed)
+    .option("--max-sequence-length <N>", "tokens of the text that count, from 1", wholeNumber(64))
+    .option("--count <N>", "pictures from one seed, one after another, from 1", wholeNumber(1))
+    .option(
+      "--previews <N>",
+      `small pictures of each picture on its way, 0 to ${PREVIEW_COUNT_MAX}, written as files`,
+      wholeNumber(4, { min: 0, max: PREVIEW_COUNT_MAX }),
+    )
+    .option("--preview-dir <DIR>", "folder for them (default: beside the picture)")
     .addOption(new Option("--format <FORMAT>", "file format").choices([...imageFormats]))
     .option("--output <FILE>", "file to write (default: fluxline-SEED.png)")
     .option("--overwrite", "replace the file if it exists", false)
@@ -148,12 +163,18 @@ function addGenerate(program: Command, session: Session, finish: Finish): void {
 const generateHelp = `
 Files: with --count 3, out.png becomes out-0.png, out-1.png, out-2.png. A file that exists is
 replaced only with --overwrite. The names written are printed on stdout, all else on stderr.
+With --previews 3, out-preview-01.png to out-preview-03.png come while out.png is drawn, one pixel
+for 8 x 8 of the picture, evenly spread over the steps.
+
+Ranges: how large pictures, steps and counts may be is the model's to say; the server names the
+limit of a value that is too large.
 
 Examples:
   fluxline generate "a small green triangle in the bottom right on a white background"
   fluxline generate "a red circle" --seed 7 --steps 30 --width 96 --height 64 --output circle.png
   fluxline generate "a red circle" --negative-prompt "a yellow background" --true-cfg-scale 2
   fluxline generate "a red circle" --server ${defaultServer} --count 4 --format webp
+  fluxline generate "a red circle" --steps 50 --previews 4 --output circle.png
   fluxline generate "a red circle" --json | tail -n 1
 `;
 
@@ -233,6 +254,7 @@ function addJobs(program: Command, session: Session, finish: Finish): void {
     );
   command("watch", "Follow a job to its end; exit code 0 if it succeeded.", "JSON lines of events")
     .argument("<JOB>", "its id, or pools/POOL/jobs/ID")
+    .option("--preview-dir <DIR>", "write the previews that the job was created with into it")
     .action(async (name, options) => finish(await (await load()).watchJob(name, options, session)));
   command("save", "Write a job's pictures to files.", "one document, {files: [...]}")
     .argument("<JOB>", "its id, or pools/POOL/jobs/ID")

@@ -18,6 +18,7 @@ const optionNames: Readonly<Record<string, string>> = {
   "spec.seed": "--seed",
   "spec.max_sequence_length": "--max-sequence-length",
   "spec.image_count": "--count",
+  "spec.preview_count": "--previews",
   "spec.output_format": "--format",
 };
 
@@ -40,6 +41,25 @@ export function describeFailure(error: AppError): string {
     lines.push(error.cause.stack);
   }
   return lines.join("\n");
+}
+
+/** A value that was refused before anything was started or asked. */
+export class RefusedValue extends Error {
+  readonly refusal: AppError;
+
+  constructor(refusal: AppError) {
+    super(refusal.message, { cause: refusal });
+    this.refusal = refusal;
+  }
+}
+
+/** Runs checks of what the user typed: their refusals are mistakes of the command line. */
+export async function checkValues<T>(check: () => T | Promise<T>): Promise<T> {
+  try {
+    return await check();
+  } catch (thrown) {
+    throw new RefusedValue(toAppError(thrown));
+  }
 }
 
 export function reportFailure(thrown: unknown, session: Session, json: boolean): void {

@@ -13,6 +13,7 @@ export interface ImageOptions {
   readonly seed?: bigint;
   readonly maxSequenceLength?: number;
   readonly count?: number;
+  readonly previews?: number;
 }
 
 const formats: Readonly<Record<ImageFormat, OutputFormat>> = {
@@ -35,6 +36,7 @@ export function imageSpec(prompt: string, options: ImageOptions, format: ImageFo
     seed: options.seed,
     maxSequenceLength: options.maxSequenceLength,
     imageCount: options.count,
+    previewCount: options.previews ?? 0,
     outputFormat: formats[format],
   });
 }

@@ -4,11 +4,13 @@ import { port, processCount, realNumber, seed, threadCount, wholeNumber } from "
 describe("accepted", () => {
   test.each([
     ["a width", () => wholeNumber(64)("64"), 64],
-    ["a negative width, for the server to refuse", () => wholeNumber(64)("-1"), -1],
+    ["no previews", () => wholeNumber(4, { min: 0, max: 16 })("0"), 0],
+    ["a width that the server is to refuse", () => wholeNumber(64)("65"), 65],
     ["a guidance", () => realNumber(3.5)("3.5"), 3.5],
     ["an exponent", () => realNumber(3.5)("1e-3"), 0.001],
     ["nan, for the server to refuse", () => realNumber(3.5)("nan"), Number.NaN],
     ["infinity, for the server to refuse", () => realNumber(3.5)("-inf"), -Infinity],
+    ["no guidance", () => realNumber(3.5)("0"), 0],
     ["the largest seed", () => seed("18446744073709551615"), 2n ** 64n - 1n],
     ["any free port", () => port("0"), 0],
     ["a number of stages", () => processCount("64"), 64],
@@ -18,6 +20,10 @@ describe("accepted", () => {
 describe("refused with a way out", () => {
   test.each([
     ["a width in words", () => wholeNumber(64)("wide"), "like 64"],
+    ["no steps", () => wholeNumber(20)("0"), "from 1 to 2147483647"],
+    ["a negative width", () => wholeNumber(64)("-64"), "from 1"],
+    ["too many previews", () => wholeNumber(4, { min: 0, max: 16 })("17"), "from 0 to 16"],
+    ["negative guidance", () => realNumber(3.5)("-1"), "0 or more"],
     ["half a pixel", () => wholeNumber(64)("64.5"), "whole number"],
     ["a width no field can hold", () => wholeNumber(64)("4294967296"), "2147483647"],
     ["an empty number", () => realNumber(3.5)(""), "like 3.5"],

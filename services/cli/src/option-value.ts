@@ -1,6 +1,6 @@
 /**
- * Numbers on the command line. Only what cannot be a value of the field at all is refused here; the
- * limits of the model (65 is no width) are the server's to know, and it names them.
+ * Numbers on the command line. Only what no model can take is refused here, before anything starts;
+ * the limits of the model (65 is no width) are the server's to know, and it names them.
  */
 import { InvalidArgumentError } from "commander";
 
@@ -9,11 +9,14 @@ const processesMax = 64;
 const int32Max = 2 ** 31 - 1;
 const seedMax = 2n ** 64n - 1n;
 
-export function wholeNumber(example: number): (text: string) => number {
+export function wholeNumber(
+  example: number,
+  { min = 1, max = int32Max } = {},
+): (text: string) => number {
   return (text) => {
     const value = Number(text);
-    if (/^[+-]?\d+$/.test(text) && Math.abs(value) <= int32Max) return value;
-    const rule = `a whole number up to ${int32Max}`;
+    if (/^[+-]?\d+$/.test(text) && value >= min && value <= max) return value;
+    const rule = `a whole number from ${min} to ${max}`;
     throw new InvalidArgumentError(`It is not ${rule}; use one, like ${example}.`);
   };
 }
@@ -25,8 +28,8 @@ export function realNumber(example: number): (text: string) => number {
       return Number(text.replace(/nan/i, "NaN").replace(/inf(inity)?/i, "Infinity"));
     }
     const value = Number(text);
-    if (text.trim() !== "" && Number.isFinite(value)) return value;
-    throw new InvalidArgumentError(`It is not a number; use one, like ${example}.`);
+    if (text.trim() !== "" && Number.isFinite(value) && value >= 0) return value;
+    throw new InvalidArgumentError(`It is not a number of 0 or more; use one, like ${example}.`);
   };
 }
 

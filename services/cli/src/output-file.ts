@@ -48,22 +48,26 @@ export function chooseFormat(
 
 /** Refuses before any work is done what would fail when it is done. */
 export function checkOutput({ file, overwrite, count }: OutputPlan): void {
-  const folder = file === undefined ? "." : dirname(file);
+  checkFolder("--output", file === undefined ? "." : dirname(file));
+  if (file === undefined || overwrite) return;
+  for (let index = 0; index < count; index++) {
+    const name = numbered(file, index, count);
+    if (existsSync(name)) throw existsError(name);
+  }
+}
+
+/** Refuses a folder that cannot be written into; `field` is the option that named it. */
+export function checkFolder(field: string, folder: string): void {
   try {
     accessSync(folder, constants.W_OK);
   } catch (cause) {
     const exists = existsSync(folder);
     const description = exists
-      ? `cannot write into ${folder}; name a file in a folder of yours`
-      : `the folder ${folder} does not exist; make it, or name another file`;
-    const { message, violations } = invalidArgument([{ field: "--output", description }]);
+      ? `cannot write into ${folder}; name a folder of yours`
+      : `the folder ${folder} does not exist; make it, or name another one`;
+    const { message, violations } = invalidArgument([{ field, description }]);
     const options = { reason: "OUTPUT_UNUSABLE", violations, cause };
     throw new AppError("failed_precondition", message, options);
-  }
-  if (file === undefined || overwrite) return;
-  for (let index = 0; index < count; index++) {
-    const name = numbered(file, index, count);
-    if (existsSync(name)) throw existsError(name);
   }
 }
 
@@ -80,20 +84,40 @@ export function writeImage(
   seed: bigint,
   bytes: Uint8Array,
 ): string {
-  const { file, overwrite, format, count } = plan;
+  const name = pictureName(plan, index, seed);
+  return writeNamed(name, { overwrite: plan.overwrite, copies: plan.file === undefined }, bytes);
+}
+
+/** The name that a picture gets if no other file has it. */
+export function pictureName(plan: OutputPlan, index: number, seed: bigint): string {
+  const { file, format, count } = plan;
   const wanted = file ?? `fluxline-${seed}.${format === "jpeg" ? "jpg" : format}`;
+  return numbered(wanted, index, count);
+}
+
+export interface NameRule {
+  readonly overwrite: boolean;
+  /** Whether a name that is taken gets a number instead of being refused. */
+  readonly copies: boolean;
+}
+
+/** Writes a file whole or not at all, and returns the name it got. */
+export function writeNamed(
+  wanted: string,
+  { overwrite, copies }: NameRule,
+  bytes: Uint8Array,
+): string {
   const part = join(dirname(wanted), `.${basename(wanted)}.${process.pid}.part`);
   try {
     writeFileSync(part, bytes);
     if (overwrite) {
-      const name = numbered(wanted, index, count);
-      renameSync(part, name);
-      return name;
+      renameSync(part, wanted);
+      return wanted;
     }
     for (let copy = 1; copy <= namesMax; copy++) {
-      const name = copyName(numbered(wanted, index, count), copy);
+      const name = copyName(wanted, copy);
       if (linkNew(part, name)) return name;
-      if (file !== undefined) throw existsError(name);
+      if (!copies) throw existsError(name);
     }
     throw existsError(wanted);
   } catch (thrown) {

@@ -5,11 +5,12 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { AppError } from "@fluxline/kernel/error.ts";
-import { ImageJob } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import { ImageJob, type Preview } from "@fluxline/proto/fluxline/v1/image_job.ts";
 import type { GenerateImageRequest } from "@fluxline/proto/fluxline/v1/image_service.ts";
 import { type ImageOptions, imageSpec } from "../image-spec.ts";
 import { unlessInterrupted } from "../interruption.ts";
 import { type OutputPlan, writeImage } from "../output-file.ts";
+import { PreviewFiles } from "../preview-files.ts";
 import { ImageClient } from "../server/image-client.ts";
 import { collectPictures, type Outcome } from "../server/picture-stream.ts";
 import { printLine, type Session } from "../session.ts";
@@ -25,6 +26,7 @@ export interface DrawOptions extends ImageOptions {
   /** When the command began, by the monotonic clock. */
   readonly begunMs: number;
   readonly pool?: string;
+  readonly previewDir?: string;
   readonly json: boolean;
 }
 
@@ -45,12 +47,21 @@ export async function draw(
     const server = await source(view);
     // Machines read the name in the job itself.
     const onName = (name: string) => (options.json ? undefined : view.note(`job ${name}`));
-    const outcome = await askUntilAnswered(server, request, view, onName, session);
+    const files = new PreviewFiles(plan, options.previewDir);
+    const onPreview = (preview: Preview, job: ImageJob) =>
+      view.preview(preview, files.write(job, preview));
+    const heard = { onName, onPreview };
+    const outcome = await askUntilAnswered(server, request, view, heard, session);
     view.end();
     report(outcome, plan, performance.now() - options.begunMs, options.json, session);
   } finally {
     view.end();
   }
+}
+
+interface Heard {
+  readonly onName: (name: string) => void;
+  readonly onPreview: (preview: Preview, job: ImageJob) => void;
 }
 
 /**
@@ -61,7 +72,7 @@ async function askUntilAnswered(
   server: string,
   request: GenerateImageRequest,
   view: ProgressView,
-  onName: (name: string) => void,
+  { onName, onPreview }: Heard,
   { interrupted }: Session,
 ): Promise<Outcome> {
   const client = new ImageClient(server);
@@ -78,7 +89,7 @@ async function askUntilAnswered(
   try {
     while (true) {
       try {
-        const collected = collectPictures(client.generate(request, interrupted), onJob);
+        const collected = collectPictures(client.generate(request, interrupted), onJob, onPreview);
         return await unlessInterrupted(interrupted, collected);
       } catch (thrown) {
         const lost = thrown instanceof AppError && thrown.code === "unavailable";

@@ -2,8 +2,17 @@
  * `fluxline generate`: with a server, a plain client; without one, a stack of its own in a temporary
  * folder, which is gone afterwards however the command ends.
  */
+import { invalidArgument } from "@fluxline/kernel/error.ts";
 import { exitCode, type ExitCode } from "../exit-code.ts";
-import { checkOutput, chooseFormat, type ImageFormat, type OutputPlan } from "../output-file.ts";
+import { checkValues } from "../failure.ts";
+import {
+  checkFolder,
+  checkOutput,
+  chooseFormat,
+  type ImageFormat,
+  type OutputPlan,
+} from "../output-file.ts";
+import { checkServer } from "../server/address.ts";
 import { checkTexts, readPrompt } from "../prompt.ts";
 import type { Session } from "../session.ts";
 import type { NodeOptions } from "../stack/stack-layout.ts";
@@ -16,6 +25,7 @@ export interface GenerateOptions extends Omit<DrawOptions, "begunMs">, PrivateNo
   readonly format?: ImageFormat;
   readonly output?: string;
   readonly overwrite: boolean;
+  readonly previewDir?: string;
 }
 
 export async function generate(
@@ -24,12 +34,8 @@ export async function generate(
   session: Session,
 ): Promise<ExitCode> {
   const options = { ...given, begunMs: performance.now() };
-  const format = chooseFormat(options.format, options.output);
-  const prompt = await readPrompt(promptOrDash, session.stdin);
-  const { prompt2 = "", negativePrompt = "", overwrite, server } = options;
-  checkTexts({ PROMPT: prompt, "--prompt-2": prompt2, "--negative-prompt": negativePrompt });
-  const plan: OutputPlan = { file: options.output, overwrite, format, count: options.count ?? 1 };
-  checkOutput(plan);
+  const { prompt, plan } = await checkValues(() => checkAll(promptOrDash, options, session));
+  const { server } = options;
   if (server !== undefined) {
     const { draw } = await import("./draw.ts");
     await draw(async () => server, prompt, options, plan, session);
@@ -46,4 +52,28 @@ export async function generate(
     await stack.stop();
   }
   return exitCode.ok;
+}
+
+/** What can be known to be wrong before anything starts. */
+async function checkAll(
+  promptOrDash: string,
+  options: GenerateOptions,
+  session: Session,
+): Promise<{ prompt: string; plan: OutputPlan }> {
+  const { output, overwrite, count = 1, server, previews, previewDir } = options;
+  if (server !== undefined) checkServer(server);
+  const format = chooseFormat(options.format, output);
+  const prompt = await readPrompt(promptOrDash, session.stdin);
+  const { prompt2 = "", negativePrompt = "" } = options;
+  checkTexts({ PROMPT: prompt, "--prompt-2": prompt2, "--negative-prompt": negativePrompt });
+  const plan: OutputPlan = { file: output, overwrite, format, count };
+  checkOutput(plan);
+  if (previewDir !== undefined) {
+    if (previews === undefined) {
+      const description = "is of no use without --previews N; say how many";
+      throw invalidArgument([{ field: "--preview-dir", description }]);
+    }
+    checkFolder("--preview-dir", previewDir);
+  }
+  return { prompt, plan };
 }

@@ -1,11 +1,15 @@
 /** `fluxline jobs`: list, get, cancel, watch and save the jobs of a server. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { AppError, invalidArgument } from "@fluxline/kernel/error.ts";
-import { ImageJob, ImageJob_State } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import { ImageJob, ImageJob_State, type Preview } from "@fluxline/proto/fluxline/v1/image_job.ts";
 import { exitCode, type ExitCode } from "../exit-code.ts";
 import { unlessInterrupted } from "../interruption.ts";
+import { checkValues } from "../failure.ts";
+import { PreviewFiles } from "../preview-files.ts";
+import { checkServer } from "../server/address.ts";
 import { ImageClient } from "../server/image-client.ts";
 import {
+  checkFolder,
   checkOutput,
   chooseFormat,
   type ImageFormat,
@@ -125,14 +129,19 @@ function formatOf(job: ImageJob): ImageFormat {
 /** Follows a job to its end; a connection that breaks is taken up again where it was. */
 export async function watchJob(
   name: string,
-  options: JobsOptions,
+  options: JobsOptions & { readonly previewDir?: string },
   session: Session,
 ): Promise<ExitCode> {
+  const { previewDir } = options;
+  if (previewDir !== undefined) await checkValues(() => checkFolder("--preview-dir", previewDir));
   return withClient(options, session, async (client) => {
     const job = await fullName(client, name, options);
     const view = await openProgress(session, options.json);
+    const files = previewDir === undefined ? undefined : new PreviewFiles(undefined, previewDir);
+    const onPreview = (preview: Preview, watched: ImageJob) =>
+      view.preview(preview, files?.write(watched, preview));
     try {
-      const last = await follow(client, job, view, session.interrupted);
+      const last = await follow(client, job, view, onPreview, session.interrupted);
       view.end();
       if (!options.json) printLine(session.stdout, describeJob(last));
       throwUnlessSucceeded(last);
@@ -147,6 +156,7 @@ async function follow(
   client: ImageClient,
   name: string,
   view: ProgressView,
+  onPreview: (preview: Preview, job: ImageJob) => void,
   signal: AbortSignal,
 ): Promise<ImageJob> {
   let revision = 0n;
@@ -158,7 +168,8 @@ async function follow(
         revision = event.revision;
         if (event.job === undefined) continue;
         last = event.job;
-        view.job(last);
+        if (event.preview === undefined) view.job(last);
+        else onPreview(event.preview, last);
       }
       if (last !== undefined) return last;
       throw new AppError("internal", `the server ended the watch of ${name} without the job`);
@@ -176,6 +187,7 @@ async function withClient(
   { interrupted }: Session,
   work: (client: ImageClient) => Promise<ExitCode>,
 ): Promise<ExitCode> {
+  await checkValues(() => checkServer(server));
   const client = new ImageClient(server);
   try {
     return await unlessInterrupted(interrupted, work(client));

@@ -3,7 +3,7 @@
  * have a deadline; streams live as long as the server answers its keep-alive.
  */
 import { credentials, type ClientReadableStream, Metadata, type ServiceError } from "@grpc/grpc-js";
-import { AppError, type ErrorCode, invalidArgument } from "@fluxline/kernel/error.ts";
+import { AppError, type ErrorCode } from "@fluxline/kernel/error.ts";
 import { fromServiceError } from "@fluxline/platform/grpc/status.ts";
 import {
   type GenerateImageRequest,
@@ -15,6 +15,7 @@ import {
   type ReadImageResponse,
 } from "@fluxline/proto/fluxline/v1/image_service.ts";
 import type { ImageJob } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import { checkServer } from "./address.ts";
 import type { Pool } from "@fluxline/proto/fluxline/v1/pool.ts";
 
 const unaryMsMax = 30_000;
@@ -52,10 +53,7 @@ export class ImageClient {
 
   /** `server` is HOST:PORT; the connection is made at the first call. */
   constructor(server: string) {
-    if (!/^.+:\d{1,5}$/.test(server)) {
-      const description = `is "${server}"; use HOST:PORT, like 127.0.0.1:50051`;
-      throw invalidArgument([{ field: "--server", description }], "INVALID_SERVER");
-    }
+    checkServer(server);
     this.server = server;
     this.#client = new ImageServiceClient(server, credentials.createInsecure(), channelOptions);
   }

@@ -5,7 +5,11 @@
 import { createHash } from "node:crypto";
 import { AppError } from "@fluxline/kernel/error.ts";
 import { fromStatus } from "@fluxline/platform/grpc/status.ts";
-import { type ImageJob, ImageJob_State } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import {
+  type ImageJob,
+  ImageJob_State,
+  type Preview,
+} from "@fluxline/proto/fluxline/v1/image_job.ts";
 import type {
   GenerateImageResponse,
   ImageChunk,
@@ -26,6 +30,7 @@ export interface Outcome {
 export async function collectPictures(
   events: AsyncIterable<GenerateImageResponse>,
   onJob: (job: ImageJob) => void,
+  onPreview: (preview: Preview, job: ImageJob) => void,
 ): Promise<Outcome> {
   let job: ImageJob | undefined;
   const parts = new Map<number, PicturePart>();
@@ -33,6 +38,8 @@ export async function collectPictures(
     if (event?.$case === "jobEvent" && event.value.job !== undefined) {
       job = event.value.job;
       onJob(job);
+    } else if (event?.$case === "preview" && job !== undefined) {
+      onPreview(event.value, job);
     } else if (event?.$case === "imageChunk") {
       const { index, contentType } = event.value;
       const part = parts.get(index) ?? { contentType, size: 0, chunks: [] };

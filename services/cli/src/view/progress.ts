@@ -3,7 +3,13 @@
  * elsewhere (a few, not one a step), JSON lines for machines.
  */
 import type { SingleBar as Bar } from "cli-progress";
-import { ImageJob, ImageJob_State, Progress_Phase } from "@fluxline/proto/fluxline/v1/image_job.ts";
+import {
+  ImageJob,
+  ImageJob_State,
+  type Preview,
+  Progress_Phase,
+} from "@fluxline/proto/fluxline/v1/image_job.ts";
+import type { WrittenPreview } from "../preview-files.ts";
 import { printLine, type Session } from "../session.ts";
 import { durationText, Pace } from "./pace.ts";
 
@@ -11,6 +17,8 @@ export interface ProgressView {
   /** Something to know that is no progress of the job. */
   note(text: string): void;
   job(job: ImageJob): void;
+  /** A preview came; `written` where it was kept. */
+  preview(preview: Preview, written?: WrittenPreview): void;
   /** Gives the terminal back; safe to call twice. */
   end(): void;
 }
@@ -24,7 +32,7 @@ export async function openProgress(session: Session, json: boolean): Promise<Pro
     const { SingleBar, Presets } = await import("cli-progress");
     const options = {
       stream: session.stderr as NodeJS.WriteStream,
-      format: "{what} {bar} {value}/{total} steps{left}",
+      format: "{what} {bar} {value}/{total} steps{left}{preview}",
       barsize: 30,
       clearOnComplete: true,
       hideCursor: true,
@@ -39,6 +47,12 @@ function jsonProgress({ stdout }: Session): ProgressView {
   return {
     note: (text) => printLine(stdout, JSON.stringify({ event: "note", text })),
     job: (job) => printLine(stdout, JSON.stringify({ event: "job", job: ImageJob.toJSON(job) })),
+    preview({ index, step, width, height }, written) {
+      printLine(
+        stdout,
+        JSON.stringify({ event: "preview", index, step, width, height, ...written }),
+      );
+    },
     end: () => undefined,
   };
 }
@@ -62,6 +76,9 @@ function lineProgress({ stderr }: Session): ProgressView {
       lastText = text;
       if (!isStepping(job)) printLine(stderr, text);
     },
+    preview(preview, written) {
+      if (written !== undefined) printLine(stderr, previewText(preview, written));
+    },
     end: () => undefined,
   };
 }
@@ -69,6 +86,7 @@ function lineProgress({ stderr }: Session): ProgressView {
 function barProgress({ stderr }: Session, bar: Bar): ProgressView {
   const pace = new Pace();
   let running = false;
+  let previews = "";
   const end = () => {
     if (running) bar.stop();
     running = false;
@@ -83,10 +101,15 @@ function barProgress({ stderr }: Session, bar: Bar): ProgressView {
       if (totalSteps === 0) return;
       if (isStepping(job)) pace.observe(step, performance.now());
       const what = stateText(job).padEnd(10);
-      const payload = { what, left: leftText(pace, totalSteps) };
+      const payload = { what, left: leftText(pace, totalSteps), preview: previews };
       if (running) bar.update(step, payload);
       else bar.start(totalSteps, step, payload);
       running = true;
+    },
+    preview(_, written) {
+      if (written === undefined) return;
+      previews = `, preview ${written.file}`;
+      if (running) bar.update({ preview: previews });
     },
     end,
   };
@@ -97,6 +120,10 @@ function isStepping(job: ImageJob): boolean {
     job.state === ImageJob_State.STATE_RUNNING &&
     job.progress?.phase === Progress_Phase.PHASE_DENOISING
   );
+}
+
+function previewText({ step }: Preview, { file, number, total }: WrittenPreview): string {
+  return `preview ${number} of ${total}, after step ${step}: ${file}`;
 }
 
 function leftText(pace: Pace, totalSteps: number): string {
