@@ -3,7 +3,7 @@
  * Commands are judged by their fence before anything else; a refusal changes nothing.
  */
 import { AppError, invalidArgument, toAppError } from "@fluxline/kernel/error.ts";
-import { resolveRequest } from "@fluxline/kernel/image-request.ts";
+import { type Advisory, resolveRequest } from "@fluxline/kernel/image-request.ts";
 import type { Bus } from "@fluxline/platform/bus/connection.ts";
 import { callBus, publishBus, type Served, serveBus } from "@fluxline/platform/bus/request.ts";
 import { groupSubject, leaderSubject } from "@fluxline/platform/bus/topology.ts";
@@ -33,7 +33,7 @@ import type { ServiceTerms } from "../core/turn.ts";
 import type { BlobStore } from "./blob-store.ts";
 import type { Engine, EngineUnit } from "./engine.ts";
 import type { GroupDevices } from "./group-devices.ts";
-import { PlacementDesk, requiredFence } from "./placement-desk.ts";
+import { type PlacedJob, PlacementDesk, requiredFence } from "./placement-desk.ts";
 
 const PROTOCOL_VERSION = 1;
 const HEARTBEAT_MS = 1_000;
@@ -193,7 +193,7 @@ export class BusAgent {
     const resolution = resolveRequest(model.profile, requestedImage(spec), spec.seed ?? 0n);
     if (!resolution.ok) throw invalidArgument(resolution.violations);
     const terms = serviceTerms(assign, fence);
-    const { units, restarted } = await this.#resume(assign);
+    const { units, ...restart } = await this.#resume(assign);
     // Revoked, or overtaken by a newer attempt, while its checkpoints were read.
     if (!guard.holds(placementFence(fence))) return answer("stale");
     const { request } = resolution;
@@ -201,7 +201,7 @@ export class BusAgent {
     const place = this.#place(id, units.length);
     if (place !== "accepted") return answer(place);
     const imagesDone = request.imageCount - units.length;
-    desk.place({ fence, spec, imagesDone, steps: request.steps, restarted });
+    desk.place({ fence, spec, imagesDone, steps: request.steps, ...restart });
     try {
       engine.assign({ id, request, units, alone: assign.alone, ...terms });
     } catch (thrown) {
@@ -212,22 +212,22 @@ export class BusAgent {
   }
 
   /** Units with the latents of their checkpoints, as far as those can be used here. */
-  async #resume(assign: Assign): Promise<{ units: EngineUnit[]; restarted: boolean }> {
+  async #resume(assign: Assign): Promise<Resumption> {
     const hasCheckpoints = assign.units.some((unit) => unit.checkpoint !== undefined);
-    if (!hasCheckpoints) return { units: assign.units.map(fromStart), restarted: false };
+    const units = assign.units.map(fromStart);
+    if (!hasCheckpoints) return { units, restarted: false, advisories: [] };
     const { numericsClass } = this.#identity;
     if (assign.numericsClass !== numericsClass) {
       const facts = { job: assign.fence?.job, made: assign.numericsClass, here: numericsClass };
       this.#parts.log("checkpoints are of another numerics class: from step 0", facts);
-      return { units: assign.units.map(fromStart), restarted: true };
+      const advisories = [classChanged(assign.numericsClass, numericsClass)];
+      return { units, restarted: true, advisories };
     }
-    const units = await Promise.all(assign.units.map((unit) => this.#resumeUnit(unit)));
-    const from = units.map(({ index, step }) => `image ${index} from step ${step}`).join(", ");
+    const resumed = await Promise.all(assign.units.map((unit) => this.#resumeUnit(unit)));
+    const from = resumed.map(({ index, step }) => `image ${index} from step ${step}`).join(", ");
     this.#parts.log("going on from checkpoints", { job: assign.fence?.job, from });
-    return {
-      units,
-      restarted: units.some((unit, i) => unit.step < assign.units[i]!.checkpointStep),
-    };
+    const restarted = resumed.some((unit, i) => unit.step < assign.units[i]!.checkpointStep);
+    return { units: resumed, restarted, advisories: [] };
   }
 
   async #resumeUnit(unit: ImageUnit): Promise<EngineUnit> {
@@ -336,6 +336,18 @@ export class BusAgent {
       protocolVersionMax: PROTOCOL_VERSION,
     });
   }
+}
+
+/** What becomes of the checkpoints that came with an assign. */
+interface Resumption extends Pick<PlacedJob, "restarted" | "advisories"> {
+  readonly units: EngineUnit[];
+}
+
+function classChanged(made: string, here: string): Advisory {
+  const message =
+    `moved from a group of numerics class ${made} to one of ${here}, whose pictures differ in ` +
+    "their last bits: the images that were not finished began again from step 0";
+  return { reason: "NUMERICS_CLASS_CHANGED", field: "", message };
 }
 
 function answer(outcome: Outcome, error?: AppError): CommandReplyMessage {

@@ -64,6 +64,8 @@ export interface PlacedJob {
   readonly steps: number;
   /** Checkpoints could not be used: it begins at step 0 again. */
   readonly restarted: boolean;
+  /** What its client should know of this placement. */
+  readonly advisories: readonly Advisory[];
 }
 
 interface Entry extends PlacedJob {
@@ -116,7 +118,12 @@ export class PlacementDesk implements EngineListener, ImageStore {
     entry.startedMs = this.#options.clock.monotonicMs();
     void this.#report(entry, {
       $case: "started",
-      value: { numericsClass, simulated, restarted, advisories: [...advisories] },
+      value: {
+        numericsClass,
+        simulated,
+        restarted,
+        advisories: [...entry.advisories, ...advisories],
+      },
     });
   }
 
