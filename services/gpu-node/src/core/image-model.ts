@@ -14,7 +14,10 @@
 import type { Advisory, ImageRequest, ModelProfile } from "@fluxline/kernel/image-request.ts";
 import type { NamedTensors, Tensor, TensorType } from "./tensor.ts";
 
-/** A graph input or output; a string stands for a dimension that is known only at run time. */
+/**
+ * A graph input or output; a string stands for a dimension that is known only at run time: a name,
+ * a product like `8*h`, or a difference like `S-text_length`, where the latter is an input's value.
+ */
 export interface TensorSpec {
   readonly name: string;
   readonly type: TensorType;

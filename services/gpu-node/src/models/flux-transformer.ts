@@ -32,6 +32,9 @@ export {
   type FluxTransformerConfig,
 } from "./flux-config.ts";
 
+/** What a last stage that gets text and image joined must be told. */
+const TEXT_LENGTH = "text_length";
+
 /** Inputs and outputs: see README.md of the service. */
 export function fluxTransformerGraph(
   part: Component,
@@ -89,8 +92,7 @@ class Stage {
     } else {
       const x = this.#boundaryInput("x", ["S"]);
       const stream = { value: x, rows: this.#network.rowsShape("x.shape", x) };
-      const length =
-        end === this.#last ? this.#network.build.input("text_length", "int64", [1]) : "";
+      const length = end === this.#last ? this.#network.build.input(TEXT_LENGTH, "int64", [1]) : "";
       this.#singleBlocks(stream, length, temb, active);
     }
     return this.#network.build.graph;
@@ -199,7 +201,8 @@ class Stage {
     const shape = { inputs: width, outputs: outChannels };
     const rows = network.rowsShape("final.shape", img);
     const out = network.linear("final.proj", normed, "proj_out", { ...shape, rows });
-    network.floatOutput("sample", out, ["B", "I", outChannels]);
+    const tokens = textLength === TEXT_LENGTH ? `S-${TEXT_LENGTH}` : "I";
+    network.floatOutput("sample", out, ["B", tokens, outChannels]);
   }
 
   /** All that the next stage needs, so that a stage talks only to its neighbours. */

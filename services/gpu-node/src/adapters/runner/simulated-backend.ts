@@ -45,7 +45,7 @@ function simulatedSession(graph: Graph, cost: SimulatedCost): GraphSession {
   };
 }
 
-/** Sizes of the graph's named dimensions, read off the inputs. */
+/** Sizes of the graph's named dimensions, read off the inputs; and inputs that are one number. */
 function bindDimensions(graph: Graph, inputs: NamedTensors): Map<string, number> {
   const sizes = new Map<string, number>();
   for (const spec of graph.inputs) {
@@ -56,19 +56,25 @@ function bindDimensions(graph: Graph, inputs: NamedTensors): Map<string, number>
     spec.dims.forEach((dim, axis) => {
       if (typeof dim === "string") sizes.set(dim, tensor.dims[axis] ?? 1);
     });
+    if (spec.type === "int64" && tensor.data.length === 1) {
+      sizes.set(spec.name, Number(tensor.data[0]));
+    }
   }
   return sizes;
 }
 
-/** A dimension is a number, a name, or a product of both like `8*h`. */
+/** A dimension is a number, a name, a product of both like `8*h`, or a difference like `S-T`. */
 function dimensionSize(dim: number | string, sizes: ReadonlyMap<string, number>): number {
   if (typeof dim === "number") return dim;
-  return dim.split("*").reduce((product, factor) => {
-    const name = factor.trim();
-    const value = sizes.get(name) ?? Number(name);
-    if (!Number.isFinite(value)) throw new AppError("internal", `unknown dimension ${dim}`);
-    return product * value;
-  }, 1);
+  const [whole, ...less] = dim.split("-").map((term) =>
+    term.split("*").reduce((product, factor) => {
+      const name = factor.trim();
+      const value = sizes.get(name) ?? Number(name);
+      if (!Number.isFinite(value)) throw new AppError("internal", `unknown dimension ${dim}`);
+      return product * value;
+    }, 1),
+  );
+  return less.reduce((size, term) => size - term, whole!);
 }
 
 function emptyTensor(spec: TensorSpec, sizes: ReadonlyMap<string, number>): Tensor {
