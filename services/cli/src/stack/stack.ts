@@ -120,8 +120,9 @@ export class Stack {
   }
 }
 
-/** The driver needs its stages until it has handed over. */
+/** The driver needs its stages until it has handed over; then it tells them to end. */
 async function stopGroup([driver, ...stages]: readonly Supervisor[]): Promise<void> {
+  for (const stage of stages) stage.letEnd();
   await driver?.stop();
   await Promise.all(stages.map((stage) => stage.stop()));
 }

@@ -144,6 +144,15 @@ describe("a stop", () => {
     await untilGone(supervisor.pid);
     expect(events).toEqual([]);
   });
+  test("can wait for a child that ends by itself, and starts none", async () => {
+    const { supervisor, events } = supervise(`${ready}${leave}${stay}`);
+    await supervisor.start();
+    supervisor.letEnd();
+    process.kill(supervisor.pid, "SIGTERM");
+    await untilGone(supervisor.pid);
+    await supervisor.stop();
+    expect(events).toEqual([]);
+  });
   test("ends a child that does not drain when its time is over", async () => {
     const deaf = 'process.on("SIGTERM", () => undefined);';
     const { supervisor } = supervise(`${ready}${deaf}${stay}`, { drainMsMax: 200 });

@@ -43,13 +43,18 @@ export class Supervisor {
     return facts;
   }
 
-  async stop(): Promise<void> {
+  /** From now on it may end by itself, and is not started again. */
+  letEnd(): void {
     this.#stopping.abort();
+  }
+
+  async stop(): Promise<void> {
+    this.letEnd();
     await this.#child.stop();
   }
 
   killGroup(): void {
-    this.#stopping.abort();
+    this.letEnd();
     this.#child.killGroup();
   }
 
