@@ -120,6 +120,7 @@ export class RequestBatching implements ServingPolicy, Waiting {
       member.encoded = true;
       return [];
     }
+    assert(task.kind === "decode", "nobody asks for previews here");
     member.decoded = true;
     return [{ kind: "store", id: task.id, unit: task.unit }];
   }

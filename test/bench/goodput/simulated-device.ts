@@ -8,6 +8,7 @@
  * row; no device does that, and the range is there so that nobody has to believe a profile. Text
  * encoding and decoding are one request at a time and gain nothing, for every policy.
  */
+import { assert } from "@fluxline/kernel/assert.ts";
 import type { Task } from "@fluxline/gpu-node/core/step-batcher.ts";
 
 export interface SizeCost {
@@ -34,6 +35,7 @@ export function aloneMs(costs: DeviceCosts, size: string, steps: number): number
 
 export function taskMs(costs: DeviceCosts, task: Task, sizeOf: (id: string) => string): number {
   if (task.kind === "encode") return costs.encodeMs;
+  assert(task.kind !== "probe", "nobody asks for previews here");
   if (task.kind === "decode") return sizeCost(costs, sizeOf(task.id)).decodeMs;
   return stepMs(costs, task.shapeKey, task.rows.length);
 }

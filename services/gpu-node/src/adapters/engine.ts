@@ -157,6 +157,7 @@ export class Engine {
         steps: plan.steps,
         passes: plan.encodings.negative === undefined ? 1 : 2,
         units: [...state.units].map(([index, { step }]) => ({ index, step })),
+        needsProbe: state.previews.size > 0 && !this.#previews.begun,
       },
     });
     return plan;
@@ -233,6 +234,9 @@ export class Engine {
       case "encode":
         await this.#encode(this.#state(task.id));
         return {};
+      case "probe":
+        await this.#previews.begin(this.#state(task.id).plan, (inputs) => this.#runDecoder(inputs));
+        return {};
       case "step":
         return this.#denoise(task.rows);
       case "decode":
@@ -251,9 +255,6 @@ export class Engine {
     await this.#hold(state, positive.key, () => this.#conditioning(positive));
     if (negative !== undefined) {
       await this.#hold(state, negative.key, () => this.#conditioning(negative));
-    }
-    if (state.previews.size > 0) {
-      await this.#previews.begin(plan, (inputs) => this.#runDecoder(inputs));
     }
   }
 

@@ -14,13 +14,18 @@ export interface ImagePreview {
   readonly pixels: Pixels;
 }
 
+/** Previews that wait for the first map; each holds its latents. */
+const WAITING_MAX = 16;
+
 /** What the map is made with: one run of the model's decoder. */
 export type DecoderRun = (inputs: NamedTensors) => Promise<Tensor>;
 
 export class PreviewMaker {
   readonly #model: ImageModel;
   readonly #map: LatentPreview;
-  #begun: Promise<void> | undefined;
+  #begun = false;
+  /** Drawn when there is a map; the oldest is left out where there are too many. */
+  readonly #waiting: (() => void)[] = [];
 
   constructor(model: ImageModel) {
     this.#model = model;
@@ -32,21 +37,18 @@ export class PreviewMaker {
     return new Set(previewSteps(plan.request.previewCount, plan.steps));
   }
 
-  /** Makes the first map unless there is one; whoever comes meanwhile waits for the same decode. */
-  async begin(plan: ImagePlan, decode: DecoderRun): Promise<void> {
-    this.#begun ??= this.#probe(plan, decode);
-    try {
-      await this.#begun;
-    } catch (thrown) {
-      this.#begun = undefined; // a runner that died: the task is run again, and this with it
-      throw thrown;
-    }
+  get begun(): boolean {
+    return this.#begun;
   }
 
-  async #probe(plan: ImagePlan, decode: DecoderRun): Promise<void> {
+  /** Makes the first map unless there is one. */
+  async begin(plan: ImagePlan, decode: DecoderRun): Promise<void> {
+    if (this.#begun) return;
     const probe = probeCells(this.#model.cellChannels);
     const decoded = await decode(this.#model.decodeCells(probe));
     this.#map.begin(probe, plan.pixels(decoded));
+    this.#begun = true;
+    for (const draw of this.#waiting.splice(0)) draw();
   }
 
   /** Takes in a picture that was decoded for its own sake. */
@@ -54,15 +56,23 @@ export class PreviewMaker {
     if (this.#map.learning) this.#map.learn(plan.cells(latents), pixels);
   }
 
-  /** Draws the estimate once the event loop has nothing more urgent, if `wanted` still then. */
+  /**
+   * Draws the estimate once the event loop has nothing more urgent and there is a map, if it is
+   * `wanted` still then.
+   */
   drawSoon(
     plan: ImagePlan,
     estimate: () => Float32Array,
     wanted: () => boolean,
     show: (pixels: Pixels) => void,
   ): void {
-    setImmediate(() => {
+    const draw = (): void => {
       if (wanted()) show(this.#map.draw(plan.cells(estimate())));
+    };
+    setImmediate(() => {
+      if (this.#begun) return draw();
+      if (this.#waiting.length === WAITING_MAX) this.#waiting.shift();
+      this.#waiting.push(draw);
     });
   }
 }

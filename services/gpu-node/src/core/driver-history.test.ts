@@ -87,9 +87,10 @@ class History {
     const tenant = `tenant-${random.below(3)}`;
     const terms = { tenant, share: 1 + random.below(4), priorityClass, deadlineMs };
     const alone = random.below(8) === 0;
+    const needsProbe = random.below(4) === 0;
     this.#send({
       kind: "assigned",
-      job: { ...terms, id, shapeKey, steps: 3, passes, units, alone },
+      job: { ...terms, id, shapeKey, steps: 3, passes, units, alone, needsProbe },
     });
   }
 
@@ -159,7 +160,9 @@ class History {
     const { devices, stepsInFlightMax } = this.#limits;
     const steps = this.#flying.filter(({ kind }) => kind === "step").length;
     assert(steps <= stepsInFlightMax, `${steps} steps in flight`);
-    const lanes = this.#flying.flatMap(({ kind }) => (kind === "step" ? [] : devices[kind]));
+    const lanes = this.#flying.flatMap(({ kind }) =>
+      kind === "step" ? [] : devices[kind === "encode" ? "encode" : "decode"],
+    );
     assert(new Set(lanes).size === lanes.length, "encodings or decodes share a device");
   }
 }

@@ -104,6 +104,41 @@ describe("one request", () => {
     ]);
   });
 
+  test("is probed after its encoding where its previews need that, while its steps go on", () => {
+    const bench = new Bench();
+    bench.assign(facts("a", { needsProbe: true }));
+    bench.workUntilIdle();
+    const order = bench.effects.flatMap((e) => (e.kind === "run" ? [e.task.kind] : []));
+    expect(order).toEqual(["encode", "step", "probe", "step", "step", "decode"]);
+    expect(bench.kinds("a").at(-1)).toBe("finished");
+  });
+
+  test("that a runner dies under, in its probe, is probed again by itself, then blamed", () => {
+    const bench = new Bench();
+    bench.assign(facts("a", { needsProbe: true, steps: 9 }), facts("b", { steps: 9 }));
+    while (bench.tasks[0]?.kind !== "probe") bench.work();
+    // Whatever else was in flight may have killed it the first time.
+    for (let death = 1; death <= 3; death++) {
+      while (bench.tasks[0]?.kind !== "probe") bench.work();
+      if (death > 1) expect(bench.tasks).toHaveLength(1);
+      bench.fail("RUNNER_DIED");
+    }
+    expect(bench.kinds("a").at(-1)).toBe("failed");
+    bench.workUntilIdle();
+    expect(bench.kinds("a").at(-1)).toBe("failed");
+    expect(bench.kinds("b").at(-1)).toBe("finished");
+  });
+
+  test("that is cancelled in its probe ends when the probe has come back", () => {
+    const bench = new Bench();
+    bench.assign(facts("a", { needsProbe: true }));
+    while (bench.tasks[0]?.kind !== "probe") bench.work();
+    bench.send({ kind: "revoked", id: "a", reason: "cancelled" });
+    expect(bench.kinds("a")).not.toContain("released");
+    bench.workUntilIdle();
+    expect(bench.kinds("a").at(-1)).toBe("released");
+  });
+
   test("goes on from the boundary it was given", () => {
     const bench = new Bench();
     bench.assign(facts("a", { units: [{ index: 0, step: 2 }] }));

@@ -41,6 +41,8 @@ export interface JobFacts extends ServiceTerms {
   /** Units still to be made, each with the boundary from which it goes on. */
   readonly units: readonly { readonly index: number; readonly step: number }[];
   readonly alone: boolean;
+  /** Its previews need a probe of the decoder. */
+  readonly needsProbe?: boolean;
 }
 
 export type ReleaseReason = "cancelled" | "preempted" | "drained";
@@ -203,6 +205,7 @@ export class Driver {
       units,
       patientMs: patientMoment(facts, nowMs),
       encoding: "waiting",
+      probe: facts.needsProbe === true ? "waiting" : "done",
       encodingSuspect: false,
       stopping: false,
       started: false,
@@ -234,7 +237,8 @@ export class Driver {
 
   /** Lets a job go that has stopped and has nothing in flight, or has all its images stored. */
   #settle(job: DriverJob, nowMs: number): DriverEffect[] {
-    const busy = job.encoding === "running" || job.units.some(isBusy);
+    const preparing = job.encoding === "running" || job.probe === "running";
+    const busy = preparing || job.units.some(isBusy);
     const complete = !busy && job.units.every((unit) => unit.phase === "stored");
     if (busy || (!complete && job.ending === undefined)) {
       this.#batcher.update(job, nowMs);
@@ -267,6 +271,7 @@ export class Driver {
     for (const { job, units } of members) {
       if (landing.exclusive) acquit(job, task, units);
       if (task.kind === "encode") job.encoding = "done";
+      if (task.kind === "probe") job.probe = "done";
       if (task.kind === "step") effects.push(...this.#stepped(job, units, notFinite));
       if (task.kind === "decode" && !job.stopping) {
         for (const unit of units) {
@@ -313,6 +318,7 @@ export class Driver {
     }
     return members.flatMap(({ job, units }) => {
       if (task.kind === "encode") job.encoding = "waiting";
+      if (task.kind === "probe") job.probe = "waiting";
       const failed = (blamed: boolean): DriverEffect[] =>
         this.#end(job.id, { kind: "failed", id: job.id, error, blamed });
       switch (fault) {
@@ -395,15 +401,19 @@ function faultOf({ reason }: ErrorRecord, hadMates: boolean): Fault {
 }
 
 function suspect(job: DriverJob, task: Task, units: readonly ResidentUnit[]): void {
-  if (task.kind === "encode") job.encodingSuspect = true;
+  if (isPreparation(task)) job.encodingSuspect = true;
   for (const unit of units) unit.suspect = true;
 }
 
 /** It lives: whoever killed the runner, it was not this. */
 function acquit(job: DriverJob, task: Task, units: readonly ResidentUnit[]): void {
   job.deathsAlone = 0;
-  if (task.kind === "encode") job.encodingSuspect = false;
+  if (isPreparation(task)) job.encodingSuspect = false;
   for (const unit of units) unit.suspect = false;
+}
+
+function isPreparation({ kind }: Task): boolean {
+  return kind === "encode" || kind === "probe";
 }
 
 function isBusy(unit: ResidentUnit): boolean {

@@ -40,7 +40,9 @@ export interface Resident extends ServiceTerms {
   /** In order of their index. */
   readonly units: readonly ResidentUnit[];
   encoding: "waiting" | "running" | "done";
-  /** A runner died under its text encoding. */
+  /** One small decode, which its previews need; nothing waits for it. */
+  probe: "waiting" | "running" | "done";
+  /** A runner died under its text encoding or its probe. */
   encodingSuspect: boolean;
   /** Shares its batches with nobody, for as long as it is here. */
   alone: boolean;
@@ -57,6 +59,7 @@ export interface Row {
 
 export type Task =
   | { readonly kind: "encode"; readonly id: string }
+  | { readonly kind: "probe"; readonly id: string }
   | { readonly kind: "step"; readonly shapeKey: string; readonly rows: readonly Row[] }
   | { readonly kind: "decode"; readonly id: string; readonly unit: number };
 
@@ -85,13 +88,13 @@ export interface BatchLimits {
 
 /** What became known of a task when it came back. */
 export interface Landing {
-  /** Rows of its batch, passes counted; 1 for an encoding or a decode. */
+  /** Rows of its batch, passes counted; 1 for every other task. */
   readonly rows: number;
   /** Nothing else was in flight while it was: its death or success is its own. */
   readonly exclusive: boolean;
 }
 
-/** Work that waits: a job's text encoding, or a step or the decode of one of its images. */
+/** Work that waits: a job's encoding or probe, or a step or the decode of one of its images. */
 interface Work extends Turn {
   readonly kind: Task["kind"];
   readonly entry: Entry;
@@ -116,6 +119,14 @@ interface Flight {
 }
 
 const PASSES = [1, 2];
+
+/** In this order where nothing else decides. */
+const LANE_TASKS = ["encode", "decode", "probe"] as const;
+
+/** A probe is a decode to the devices. */
+function laneOf(kind: Exclude<Task["kind"], "step">): LaneKind {
+  return kind === "encode" ? "encode" : "decode";
+}
 
 /** Where work that is not told apart by shape stands. */
 const ONLY_GROUP = "";
@@ -144,7 +155,7 @@ export class StepBatcher {
     this.#clock = new TenantClock(limits.rowsMax);
     this.#lanes = new DeviceLanes(limits.devices);
     const index = () => new TurnIndex<Work>(this.#clock);
-    this.#waiting = { encode: index(), step: index(), decode: index() };
+    this.#waiting = { encode: index(), probe: index(), step: index(), decode: index() };
     this.#suspects = index();
   }
 
@@ -189,6 +200,10 @@ export class StepBatcher {
     if (encodeReady && job.units.some(({ phase }) => phase === "denoising")) {
       this.#wait(entry, "encode", undefined, nowMs);
     }
+    const previewsFollow = job.units.some(({ phase }) => phase === "denoising");
+    if (goesOn && previewsFollow && job.probe === "waiting" && job.encoding === "done") {
+      this.#wait(entry, "probe", undefined, nowMs);
+    }
   }
 
   /** The next task, which is in flight from now on; undefined while nothing can begin. */
@@ -205,7 +220,7 @@ export class StepBatcher {
     this.#flights.delete(task);
     if (this.#suspectTask === task) this.#suspectTask = undefined;
     if (task.kind === "step") this.#stepsInFlight -= 1;
-    else this.#lanes.ends(task.kind);
+    else this.#lanes.ends(laneOf(task.kind));
     for (const unit of flight.units) unit.inFlight = false;
     return { rows: flight.rows, exclusive: flight.exclusive };
   }
@@ -267,11 +282,12 @@ export class StepBatcher {
 
   #nextLane(nowMs: number): Task | undefined {
     const stepIsReady = this.#waiting.step.size > 0;
-    const first = (kind: LaneKind): Work | undefined =>
-      this.#lanes.isFree(kind, stepIsReady) ? this.#waiting[kind].first(nowMs) : undefined;
-    const [encoding, decoding] = [first("encode"), first("decode")];
-    const decodes = decoding && (!encoding || isAhead(decoding, encoding, this.#clock));
-    const chosen = decodes ? decoding : encoding;
+    let chosen: Work | undefined;
+    for (const kind of LANE_TASKS) {
+      if (!this.#lanes.isFree(laneOf(kind), stepIsReady)) continue;
+      const first = this.#waiting[kind].first(nowMs);
+      if (first && (!chosen || isAhead(first, chosen, this.#clock))) chosen = first;
+    }
     return chosen && this.#begin([this.#take(chosen)]);
   }
 
@@ -342,15 +358,17 @@ export class StepBatcher {
     const task: Task =
       kind === "step"
         ? { kind, shapeKey, rows }
-        : kind === "encode"
-          ? { kind, id }
-          : { kind, id, unit };
+        : kind === "decode"
+          ? { kind, id, unit }
+          : { kind, id };
     if (kind === "step") {
       this.#stepsInFlight += 1;
       this.#lanes.stepBegins();
-    } else this.#lanes.begins(kind);
-    const units = kind === "encode" ? [] : works.map((work) => this.#unit(work));
+    } else this.#lanes.begins(laneOf(kind));
+    const ofImages = kind === "step" || kind === "decode";
+    const units = ofImages ? works.map((work) => this.#unit(work)) : [];
     if (kind === "encode") entry.job.encoding = "running";
+    if (kind === "probe") entry.job.probe = "running";
     for (const each of units) {
       assert(!each.inFlight, `image ${each.index} of ${id} is in two tasks`);
       each.inFlight = true;
