@@ -154,6 +154,18 @@ describe("what a transition keeps and drops", () => {
     expect(unit?.result?.key).toBe("p/default/job1/1/0");
   });
 
+  test.each(["lost", "released", "failedRetryably"])(
+    "a job whose images are all stored has succeeded, though its group was %s before it said so",
+    (name) => {
+      const running = { ...inState("running"), units: [finishedUnit(0), finishedUnit(1)] };
+      const record = after(running, events[name]!);
+      expect(record).toMatchObject({ state: "succeeded", endTimeMs: nowMs, failure: undefined });
+      expect(record.units.map((unit) => unit.result?.key)).toEqual(
+        running.units.map((unit) => unit.result?.key),
+      );
+    },
+  );
+
   test("a start in another numerics class begins at step 0 and says which class", () => {
     const assigned = { ...inState("assigned"), units: [checkpointedUnit(0, 5)] };
     const event: JobEvent = {

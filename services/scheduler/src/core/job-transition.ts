@@ -22,6 +22,7 @@ import {
   isPlacedAt,
   type JobRecord,
   type Placement,
+  unitsLeft,
 } from "./job.ts";
 import { BLAMED_FAILURES_MAX, FRUITLESS_ATTEMPTS_MAX } from "./limits.ts";
 
@@ -247,8 +248,12 @@ function failed(
   return queuedAgain(next, nowMs, event.failure);
 }
 
-/** Back in the queue at its old place; an end after too many attempts that brought nothing. */
+/**
+ * Back in the queue at its old place; an end after too many attempts that brought nothing. With
+ * every image stored there is nothing to queue for: the group was lost before it said so.
+ */
 function queuedAgain(record: JobRecord, nowMs: number, last?: Failure): JobRecord {
+  if (unitsLeft(record).length === 0) return ended(record, "succeeded", nowMs);
   const fruitlessAttempts = record.fruitlessAttempts + 1;
   const next = { ...record, fruitlessAttempts };
   if (fruitlessAttempts < FRUITLESS_ATTEMPTS_MAX) return queued(next);
