@@ -1,0 +1,159 @@
+/**
+ * What a GPU's kernels compute: near the goldens, and what a row's mates in a batch and the cuts of
+ * a pipeline do to its bits. Equal bits are not promised here but measured and said; what is held
+ * is that nothing is further off than the type's rounding. docs/determinism.md says what follows.
+ */
+import { openSession, type OnnxSession } from "@fluxline/gpu-node/adapters/onnx-session.ts";
+import { component, type Component } from "@fluxline/gpu-node/core/checkpoint.ts";
+import { float32Tensor, type NamedTensors, type Tensor } from "@fluxline/gpu-node/core/tensor.ts";
+import { clipTextGraph } from "@fluxline/gpu-node/models/clip-text.ts";
+import { fluxTransformerGraph } from "@fluxline/gpu-node/models/flux-transformer.ts";
+import { toGraph } from "@fluxline/gpu-node/models/graph.ts";
+import { t5EncoderGraph } from "@fluxline/gpu-node/models/t5-encoder.ts";
+import { vaeDecoderGraph } from "@fluxline/gpu-node/models/vae.ts";
+import { float16Value } from "@fluxline/gpu-node/onnx/float-bits.ts";
+import type { OnnxGraph, RunType } from "@fluxline/gpu-node/onnx/graph.ts";
+import { afterEach, describe, expect, test } from "vitest";
+import { relativeError } from "../golden/comparison.ts";
+import { manifest } from "../golden/golden-data.ts";
+import { goldenCheckpoint, networkInputs } from "../golden/network-run.ts";
+import { gpuProvider } from "./provider.ts";
+
+/** float32 products may be rounded to TF32, which has float16's ten bits; so has the type itself. */
+const TOLERANCE = 0.01;
+const BATCHES = [1, 2, 3, 4, 5, 6, 7, 8];
+const RUN_TYPES: readonly RunType[] = ["float32", "float16"];
+
+const BUILDERS: Readonly<Record<string, (part: Component, runType: RunType) => OnnxGraph>> = {
+  transformer: fluxTransformerGraph,
+  text_encoder: clipTextGraph,
+  text_encoder_2: t5EncoderGraph,
+  "vae.decoder": vaeDecoderGraph,
+};
+
+const provider = await gpuProvider(process.env["FLUXLINE_GPU_PROVIDER"]);
+console.log(provider.line);
+
+const opened: OnnxSession[] = [];
+afterEach(async () => {
+  for (const session of opened.splice(0)) await session.close();
+});
+
+async function open(graph: OnnxGraph): Promise<OnnxSession> {
+  const session = await openSession(toGraph(graph), { provider: provider.name, threads: 1 });
+  opened.push(session);
+  return session;
+}
+
+function golden(network: string, checkpoint: string) {
+  const found = manifest.networks.find((one) => {
+    return one.network === network && one.checkpoint === checkpoint;
+  });
+  if (found === undefined) throw new Error(`no golden ${network} of ${checkpoint}`);
+  return found;
+}
+
+function values({ type, data }: Tensor): Float32Array {
+  return type === "float16"
+    ? Float32Array.from(data as Uint16Array, float16Value)
+    : (data as Float32Array);
+}
+
+/** Inputs without a row dimension. */
+const SHARED = new Set(["rope_cos", "rope_sin", "text_length"]);
+
+/** `rows` rows; row `place` is the first given one as it is, the others are other numbers. */
+function batchOf(inputs: NamedTensors, rows: number, place: number): NamedTensors {
+  const repeat = ([name, tensor]: [string, Tensor]): [string, Tensor] => {
+    if (SHARED.has(name)) return [name, tensor];
+    const size = tensor.data.length / (tensor.dims[0] ?? 1);
+    const one = (tensor.data as Float32Array).subarray(0, size);
+    const data = new Float32Array(rows * size);
+    for (let row = 0; row < rows; row++) {
+      const scale = row === place ? 1 : 0.5 + row / 7;
+      data.set(
+        one.map((value) => value * scale),
+        row * size,
+      );
+    }
+    return [name, float32Tensor(data, [rows, ...tensor.dims.slice(1)])];
+  };
+  return Object.fromEntries(Object.entries(inputs).map(repeat));
+}
+
+test("it is said whether this machine has a GPU, and if not, what it would need", () => {
+  expect(provider.line).toMatch(/^gpu tests (run on|are skipped, this machine has no) /);
+});
+
+describe.skipIf(!provider.available)("against the goldens of diffusers", () => {
+  const cases = Object.keys(BUILDERS).flatMap((network) =>
+    manifest.checkpoints.flatMap(({ name: checkpoint }) =>
+      RUN_TYPES.map((runType) => ({ network, checkpoint, runType })),
+    ),
+  );
+  test.for(cases)("$network of $checkpoint, $runType", async ({ network, checkpoint, runType }) => {
+    const part = component(await goldenCheckpoint(checkpoint), network.split(".")[0]!);
+    const inputs = networkInputs(golden(network, checkpoint), part);
+    const build = BUILDERS[network]!;
+    const cpu = await openSession(toGraph(build(part, "float32")), { provider: "cpu", threads: 1 });
+    opened.push(cpu);
+    const expected = await cpu.run(inputs); // itself held to the goldens, at 1e-5
+    const actual = await (await open(build(part, runType))).run(inputs);
+    for (const [name, tensor] of Object.entries(expected)) {
+      expect(relativeError(values(actual[name]!), values(tensor)), name).toBeLessThan(TOLERANCE);
+    }
+  });
+});
+
+describe.skipIf(!provider.available)("the denoiser of flux-tiny's size", () => {
+  const setUp = async (runType: RunType) => {
+    const part = component(await goldenCheckpoint("dev-like"), "transformer");
+    const given = networkInputs(golden("transformer", "dev-like"), part);
+    return { part, given, whole: await open(fluxTransformerGraph(part, runType)) };
+  };
+  const predict = async (session: OnnxSession, inputs: NamedTensors): Promise<Float32Array> =>
+    values((await session.run(inputs))["sample"]!);
+
+  test.for(RUN_TYPES)("in %s, a row alone and in batches of 1 to 8", async (runType) => {
+    const { given, whole } = await setUp(runType);
+    const alone = await predict(whole, batchOf(given, 1, 0));
+    for (const rows of BATCHES) {
+      let equal = 0;
+      let furthest = 0;
+      for (let place = 0; place < rows; place++) {
+        const all = await predict(whole, batchOf(given, rows, place));
+        const own = all.subarray(place * alone.length, (place + 1) * alone.length);
+        const error = relativeError(own, alone);
+        furthest = Math.max(furthest, error);
+        if (error === 0) equal += 1;
+        expect(error, `row ${place} of ${rows}`).toBeLessThan(TOLERANCE);
+      }
+      const off = furthest === 0 ? "" : `, furthest off ${furthest.toExponential(1)}`;
+      console.log(`${provider.name} ${runType}, ${rows} rows: ${equal} places equal${off}`);
+    }
+  });
+
+  test.for(RUN_TYPES)("in %s, whole and cut in two, run after run", async (runType) => {
+    const { part, given, whole } = await setUp(runType);
+    const inputs = batchOf(given, 2, 0);
+    const expected = await predict(whole, inputs);
+    expect(await predict(whole, inputs), "the same run again").toEqual(expected);
+    const blocks = 5;
+    for (let cut = 1; cut < blocks; cut++) {
+      const first = await open(fluxTransformerGraph(part, runType, { first: 0, end: cut }));
+      const rest = await open(fluxTransformerGraph(part, runType, { first: cut, end: blocks }));
+      const handed = { ...inputs, ...(await first.run(inputs)) };
+      const error = relativeError(await predict(rest, withTextLength(handed)), expected);
+      expect(error, `cut at ${cut}`).toBeLessThan(TOLERANCE);
+      const equal = error === 0 ? "equal" : `off by ${error.toExponential(1)}`;
+      console.log(`${provider.name} ${runType}, cut at ${cut}: ${equal}`);
+    }
+  });
+});
+
+/** Stages that begin among the single blocks are told where the text ends. */
+function withTextLength(inputs: NamedTensors): NamedTensors {
+  const tokens = inputs["encoder_hidden_states"]!.dims[1]!;
+  const length: Tensor = { type: "int64", dims: [1], data: BigInt64Array.of(BigInt(tokens)) };
+  return { ...inputs, text_length: length };
+}
