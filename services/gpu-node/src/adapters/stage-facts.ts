@@ -42,6 +42,7 @@ export function rankFacts(checkpoint: Checkpoint, options: RankOptions): RankFac
     runType,
     recipe,
     runtimeVersion: onnxruntimeVersion(),
+    cuts: plan.stages.slice(1).map(({ first }) => first),
     ...deviceFacts(options, layout, plan),
   });
   return {
@@ -66,7 +67,7 @@ export function rankFacts(checkpoint: Checkpoint, options: RankOptions): RankFac
 /**
  * Until a runner can name its GPU, a GPU's class is this very machine: a checkpoint made on
  * another one is not gone on from. What a group of GPUs leaves to a CPU counts too, because that
- * changes numbers; which rank computes what does not.
+ * changes numbers; which rank it is placed on does not.
  */
 function deviceFacts(
   { provider }: RankOptions,

@@ -8,7 +8,9 @@ const facts = {
   runtimeVersion: "1.30.0",
   recipe: "fused",
   deviceClass: "avx2+l2:1024K",
+  cuts: [3],
 };
+const texts = ["modelDigest", "runType", "provider", "runtimeVersion", "recipe", "deviceClass"];
 const cpuinfo = (flags: string): string => `processor\t: 0\nflags\t\t: fpu ${flags} sse4_1\n`;
 
 test("a class is one line that names every part", () => {
@@ -19,8 +21,18 @@ test("a class is one line that names every part", () => {
   expect(numericsClass({ ...facts, deviceClass: "NVIDIA H200\n" })).toContain("=NVIDIA-H200- ");
 });
 
-test.each(Object.keys(facts) as (keyof typeof facts)[])("%s makes another class", (part) => {
+test.each(texts)("%s makes another class", (part) => {
   expect(numericsClass({ ...facts, [part]: "other" })).not.toBe(numericsClass(facts));
+});
+
+test.each([
+  ["float32 on the CPU", {}, ""],
+  ["a simulated device", { provider: "simulated", runType: "float16" }, ""],
+  ["float16 on the CPU", { runType: "float16" }, " cuts=3"],
+  ["a GPU", { provider: "cuda" }, " cuts=3"],
+  ["a GPU that is not cut", { provider: "cuda", cuts: [] }, " cuts=none"],
+])("the cuts of %s", (_, change, end) => {
+  expect(numericsClass({ ...facts, ...change })).toMatch(new RegExp(`recipe=fused-2${end}$`));
 });
 
 describe("the class of a CPU", () => {

@@ -18,6 +18,16 @@ export interface NumericsFacts {
   readonly recipe: string;
   /** What the kernels of the CPU go by (`cpuDeviceClass`), or the name of the device. */
   readonly deviceClass: string;
+  /** First blocks of the pipeline's stages 1, 2, .. */
+  readonly cuts: readonly number[];
+}
+
+/**
+ * Where stages were shown to change no bit. On the CPU float16 is computed in float32 and rounded
+ * only where a tensor leaves a graph, that is at the cuts; GPUs have not been measured.
+ */
+function cutsAreProven({ provider, runType }: NumericsFacts): boolean {
+  return provider === "simulated" || (provider === "cpu" && runType === "float32");
 }
 
 /** One line of `key=value`, readable in a log and comparable as a string. */
@@ -30,6 +40,7 @@ export function numericsClass(facts: NumericsFacts): string {
     `onnxruntime=${facts.runtimeVersion}`,
     `device=${device}`,
     `recipe=${facts.recipe}-${GRAPH_VERSION}`,
+    ...(cutsAreProven(facts) ? [] : [`cuts=${facts.cuts.join() || "none"}`]),
   ].join(" ");
 }
 

@@ -8,7 +8,7 @@
  *
  * Every rank of a group computes its plan by itself, from the model and its own command line; the
  * plan's digest, compared when two ranks meet, keeps ranks of two plans apart. A plan changes who
- * computes, never what: it is no part of the numerics class.
+ * computes, never what, on the CPU in float32; elsewhere its cuts are part of the numerics class.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 import { type FieldViolation, invalidArgument } from "@fluxline/kernel/error.ts";
