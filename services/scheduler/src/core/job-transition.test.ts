@@ -154,8 +154,8 @@ describe("what a transition keeps and drops", () => {
     expect(unit?.result?.key).toBe("p/default/job1/1/0");
   });
 
-  test.each(["lost", "released", "failedRetryably"])(
-    "a job whose images are all stored has succeeded, though its group was %s before it said so",
+  test.each(["lost", "released", "failedRetryable"])(
+    "a job whose images are all stored has succeeded, and %s changes nothing about that",
     (name) => {
       const running = { ...inState("running"), units: [finishedUnit(0), finishedUnit(1)] };
       const record = after(running, events[name]!);
