@@ -49,27 +49,39 @@ test("health says SERVING for the server and for the service", async () => {
 
 describe("reflection", () => {
   const folder = new URL(import.meta.resolve("@grpc/reflection")).pathname.split("/build/")[0];
-  test.each(["v1", "v1alpha"])("%s lists the service and describes it", async (version) => {
-    const path = `${folder}/build/proto/grpc/reflection/${version}/reflection.proto`;
-    const Service = load(path)["grpc"]!["reflection"]![version]!["ServerReflection"]!;
-    const client = new Service(scheduler.address, credentials.createInsecure());
-    const ask = async (request: object): Promise<Record<string, never>> => {
-      const call = client.ServerReflectionInfo();
-      const reply = new Promise((resolve, reject) => call.on("data", resolve).on("error", reject));
-      call.write(request);
-      const answer = await reply;
-      call.end();
-      return answer as Record<string, never>;
-    };
-    const listed = await ask({ list_services: "" });
-    expect(JSON.stringify(listed)).toContain("fluxline.v1.ImageService");
-    const described = await ask({ file_containing_symbol: "fluxline.v1.ImageService" });
-    const { file_descriptor_response: files } = described as Record<
-      string,
-      { file_descriptor_proto: Buffer[] }
-    >;
-    expect(files?.file_descriptor_proto.length).toBeGreaterThan(0);
-    expect(Buffer.concat(files?.file_descriptor_proto ?? []).includes("CreateImageJob")).toBe(true);
-    client.close();
-  });
+  test.each(["v1", "v1alpha"])(
+    "%s lists the services, health too, and describes them",
+    async (version) => {
+      const path = `${folder}/build/proto/grpc/reflection/${version}/reflection.proto`;
+      const Service = load(path)["grpc"]!["reflection"]![version]!["ServerReflection"]!;
+      const client = new Service(scheduler.address, credentials.createInsecure());
+      const ask = async (request: object): Promise<Record<string, never>> => {
+        const call = client.ServerReflectionInfo();
+        const reply = new Promise((resolve, reject) =>
+          call.on("data", resolve).on("error", reject),
+        );
+        call.write(request);
+        const answer = await reply;
+        call.end();
+        return answer as Record<string, never>;
+      };
+      const listed = await ask({ list_services: "" });
+      expect(JSON.stringify(listed)).toContain("fluxline.v1.ImageService");
+      expect(JSON.stringify(listed)).toContain("grpc.health.v1.Health");
+      const symbols = {
+        "fluxline.v1.ImageService": "CreateImageJob",
+        "grpc.health.v1.Health": "Check",
+      };
+      for (const [symbol, method] of Object.entries(symbols)) {
+        const described = await ask({ file_containing_symbol: symbol });
+        const { file_descriptor_response: files } = described as Record<
+          string,
+          { file_descriptor_proto: Buffer[] }
+        >;
+        expect(files?.file_descriptor_proto.length).toBeGreaterThan(0);
+        expect(Buffer.concat(files?.file_descriptor_proto ?? []).includes(method)).toBe(true);
+      }
+      client.close();
+    },
+  );
 });

@@ -13,11 +13,11 @@ import {
   type ServerWritableStream,
   type UntypedHandleCall,
 } from "@grpc/grpc-js";
-import { loadFileDescriptorSetFromBuffer } from "@grpc/proto-loader";
+import { loadFileDescriptorSetFromBuffer, loadSync } from "@grpc/proto-loader";
 import { ReflectionService } from "@grpc/reflection";
 import type { DescMessage } from "@bufbuild/protobuf";
 import { AppError, invalidArgument, toAppError } from "@fluxline/kernel/error.ts";
-import { HealthImplementation } from "grpc-health-check";
+import { HealthImplementation, protoPath as healthProto } from "grpc-health-check";
 import { readDescriptorSet, readRegistry } from "./descriptor.ts";
 import { toServiceError } from "./status.ts";
 import { findInvalidUtf8 } from "./utf8-check.ts";
@@ -92,9 +92,12 @@ export async function serveGrpc<Service extends object>(
   addService(server, options, draining.signal);
   const health = new HealthImplementation({ "": "SERVING", [options.name]: "SERVING" });
   health.addToServer(server);
-  new ReflectionService(loadFileDescriptorSetFromBuffer(readDescriptorSet()), {
-    services: [options.name],
-  }).addToServer(server);
+  const described = {
+    ...loadFileDescriptorSetFromBuffer(readDescriptorSet()),
+    ...loadSync(healthProto),
+  };
+  const services = [options.name, "grpc.health.v1.Health"];
+  new ReflectionService(described, { services }).addToServer(server);
   const port = await bind(server, address);
   const setServing = (serving: boolean): void => {
     for (const name of ["", options.name]) {
