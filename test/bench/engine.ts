@@ -10,6 +10,7 @@ import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { batcherDecision } from "./batcher-decision.ts";
 import { firstStep } from "./first-step.ts";
 import { eventLoopDelay } from "./event-loop.ts";
 import { loading } from "./loading.ts";
@@ -52,6 +53,7 @@ const parts: Readonly<Record<string, Part>> = {
     budgetSeconds: 60,
     measure: () => loading(randomCheckpoint(CACHE, LARGE, "BF16"), "stored bfloat16"),
   },
+  decision: { budgetSeconds: 60, measure: () => Promise.resolve(batcherDecision()) },
 };
 
 async function measureWithin(name: string, { budgetSeconds, measure }: Part) {

@@ -1,17 +1,22 @@
 /**
  * A binary heap that knows where each of its items stands, so that one in the middle can be taken
  * out or moved in logarithmic time. The batcher's orders change at both ends: a row is taken as
- * somebody's mate, a tenant is charged, a deadline passes.
+ * somebody's mate, a tenant is charged, a deadline passes. An item keeps its place itself, in a slot
+ * of its own for each heap that it may stand in.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 
-export class KeyedHeap<T> {
+/** The slot's value of an item that stands in no heap. */
+export const NO_PLACE = -1;
+
+export class KeyedHeap<S extends string, T extends Record<S, number>> {
+  readonly #slot: S;
   readonly #before: (a: T, b: T) => boolean;
   readonly #items: T[] = [];
-  readonly #places = new Map<T, number>();
 
   /** `before` is a strict order; what it looks at may change only together with `moved`. */
-  constructor(before: (a: T, b: T) => boolean) {
+  constructor(slot: S, before: (a: T, b: T) => boolean) {
+    this.#slot = slot;
     this.#before = before;
   }
 
@@ -24,19 +29,20 @@ export class KeyedHeap<T> {
   }
 
   has(item: T): boolean {
-    return this.#places.has(item);
+    return this.#items[item[this.#slot]] === item;
   }
 
   add(item: T): void {
-    assert(!this.#places.has(item), "an item stands in a heap once");
+    assert(!this.has(item), "an item stands in a heap once");
     this.#put(item, this.#items.length);
     this.#rise(item, this.#items.length - 1);
   }
 
   delete(item: T): void {
-    const place = this.#place(item);
+    assert(this.has(item), "an item that is not in the heap is taken out");
+    const place: number = item[this.#slot];
     const last = this.#items.pop()!;
-    this.#places.delete(item);
+    (item as Record<S, number>)[this.#slot] = NO_PLACE;
     if (last === item) return;
     this.#put(last, place);
     this.moved(last);
@@ -44,18 +50,13 @@ export class KeyedHeap<T> {
 
   /** Its key has changed. */
   moved(item: T): void {
-    this.#sink(item, this.#rise(item, this.#place(item)));
-  }
-
-  #place(item: T): number {
-    const place = this.#places.get(item);
-    assert(place !== undefined, "an item that is not in the heap");
-    return place;
+    assert(this.has(item), "an item that is not in the heap has moved");
+    this.#sink(item, this.#rise(item, item[this.#slot]));
   }
 
   #put(item: T, place: number): void {
     this.#items[place] = item;
-    this.#places.set(item, place);
+    (item as Record<S, number>)[this.#slot] = place;
   }
 
   #rise(item: T, from: number): number {

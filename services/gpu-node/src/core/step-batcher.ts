@@ -14,6 +14,7 @@
 import { assert } from "@fluxline/kernel/assert.ts";
 import { chooseSize } from "./batch-size.ts";
 import { DeviceLanes, type LaneKind } from "./device-lanes.ts";
+import { NO_PLACE } from "./keyed-heap.ts";
 import type { StepCostTable } from "./step-cost.ts";
 import { type TenantAccount, TenantClock } from "./tenant-clock.ts";
 import { isAhead, moment, type ServiceTerms, type Turn } from "./turn.ts";
@@ -245,6 +246,7 @@ export class StepBatcher {
       unit: unit?.index ?? 0,
       patientMs,
       momentMs: moment(patientMs, deadlineMs, this.#remainingMs(job, steps), nowMs),
+      place: NO_PLACE,
       index: suspect ? this.#suspects : this.#waiting[kind],
       group: kind === "step" && !suspect ? groupOf(job) : ONLY_GROUP,
     };

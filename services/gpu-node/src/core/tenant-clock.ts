@@ -13,7 +13,7 @@
  * Invariant: tags and virtual time only grow.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
-import { KeyedHeap } from "./keyed-heap.ts";
+import { KeyedHeap, NO_PLACE } from "./keyed-heap.ts";
 
 /** Tenants that left with a debt and are remembered until virtual time has passed it. */
 const DEBTORS_MAX = 1024;
@@ -30,12 +30,13 @@ interface Account extends TenantAccount {
   residents: number;
   /** Rows that wait for a step or are in one. */
   rows: number;
+  debtorPlace: number;
 }
 
 export class TenantClock {
   readonly #leadRows: number;
   readonly #accounts = new Map<string, Account>();
-  readonly #debtors = new KeyedHeap<Account>((a, b) => a.tag < b.tag);
+  readonly #debtors = new KeyedHeap<"debtorPlace", Account>("debtorPlace", (a, b) => a.tag < b.tag);
   #virtual = 0;
   #tagMax = 0;
   #activeRows = 0;
@@ -55,6 +56,7 @@ export class TenantClock {
       tag: this.#virtual,
       residents: 0,
       rows: 0,
+      debtorPlace: NO_PLACE,
     };
     this.#accounts.set(tenant, account);
     account.residents += 1;

@@ -9,7 +9,7 @@
  * A turn stands in one heap, a line in two. Tags only grow, so a heap that orders by them may lag
  * behind: what comes to its front is put where it belongs, and the next one is looked at.
  */
-import { KeyedHeap } from "./keyed-heap.ts";
+import { KeyedHeap, NO_PLACE } from "./keyed-heap.ts";
 import type { TenantAccount, TenantClock } from "./tenant-clock.ts";
 import { hasLapsed, isSooner, type Turn } from "./turn.ts";
 
@@ -17,29 +17,35 @@ interface Tagged {
   readonly account: TenantAccount;
   /** As it was when it was last looked at. */
   tag: number;
+  tagPlace: number;
 }
+
+type TagHeap<E extends Tagged> = KeyedHeap<"tagPlace", E>;
+type TurnHeap<T extends Turn> = KeyedHeap<"place", T>;
+type LineHeap<T extends Turn> = KeyedHeap<"turnPlace", Line<T>>;
 
 interface Line<T extends Turn> extends Tagged {
   readonly group: Group<T>;
-  readonly turns: KeyedHeap<T>;
+  readonly turns: TurnHeap<T>;
+  turnPlace: number;
 }
 
 interface Group<T extends Turn> {
   readonly key: string;
   readonly lines: Map<TenantAccount, Line<T>>;
-  readonly byTag: KeyedHeap<Line<T>>;
+  readonly byTag: TagHeap<Line<T>>;
   size: number;
 }
 
 interface Lead<T extends Turn> extends Tagged {
-  readonly lines: KeyedHeap<Line<T>>;
+  readonly lines: LineHeap<T>;
 }
 
 export class TurnIndex<T extends Turn> {
   readonly #clock: TenantClock;
   readonly #groups = new Map<string, Group<T>>();
   readonly #leads = new Map<TenantAccount, Lead<T>>();
-  readonly #leadsByTag = new KeyedHeap<Lead<T>>(isBefore);
+  readonly #leadsByTag = new KeyedHeap<"tagPlace", Lead<T>>("tagPlace", isBefore);
   #size = 0;
 
   constructor(clock: TenantClock) {
@@ -71,9 +77,9 @@ export class TurnIndex<T extends Turn> {
     const line = group.lines.get(turn.account)!;
     group.size -= 1;
     this.#size -= 1;
-    if (line.turns.size === 1) return this.#closeLine(line);
+    if (line.turns.size === 1) this.#closeLine(line);
     line.turns.delete(turn);
-    this.#lead(line).lines.moved(line);
+    if (line.turns.size > 0) this.#lead(line).lines.moved(line);
   }
 
   /** Whose turn it is of all. */
@@ -98,7 +104,7 @@ export class TurnIndex<T extends Turn> {
   }
 
   /** The first whose tag is up to date. Each round brings one up to date, and they only grow. */
-  #front<E extends Tagged>(heap: KeyedHeap<E>): E | undefined {
+  #front<E extends Tagged>(heap: TagHeap<E>): E | undefined {
     for (;;) {
       const { first } = heap;
       if (first === undefined) return undefined;
@@ -121,7 +127,8 @@ export class TurnIndex<T extends Turn> {
   #group(key: string): Group<T> {
     const known = this.#groups.get(key);
     if (known !== undefined) return known;
-    const group = { key, lines: new Map(), byTag: new KeyedHeap<Line<T>>(isBefore), size: 0 };
+    const byTag = new KeyedHeap<"tagPlace", Line<T>>("tagPlace", isBefore);
+    const group: Group<T> = { key, lines: new Map(), byTag, size: 0 };
     this.#groups.set(key, group);
     return group;
   }
@@ -129,13 +136,16 @@ export class TurnIndex<T extends Turn> {
   #openLine(group: Group<T>, turn: T): Line<T> {
     const { account } = turn;
     const tag = this.#clock.tag(account);
-    const line: Line<T> = { account, tag, group, turns: new KeyedHeap<T>(isSooner) };
+    const turns = new KeyedHeap<"place", T>("place", isSooner);
+    const places = { tagPlace: NO_PLACE, turnPlace: NO_PLACE };
+    const line: Line<T> = { account, tag, group, turns, ...places };
     line.turns.add(turn);
     group.lines.set(account, line);
     group.byTag.add(line);
     let lead = this.#leads.get(account);
     if (lead === undefined) {
-      lead = { account, tag, lines: new KeyedHeap(hasSoonerTurn) };
+      const lines = new KeyedHeap<"turnPlace", Line<T>>("turnPlace", hasSoonerTurn);
+      lead = { account, tag, lines, tagPlace: NO_PLACE };
       this.#leads.set(account, lead);
       this.#leadsByTag.add(lead);
     }

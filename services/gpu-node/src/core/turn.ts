@@ -33,6 +33,8 @@ export interface Turn {
   momentMs: number;
   /** The moment without the deadline. */
   readonly patientMs: number;
+  /** Among its tenant's turns in the same line. */
+  place: number;
 }
 
 export function patientMoment(terms: ServiceTerms, assignedMs: number): number {
