@@ -18,10 +18,13 @@ import { type Measurement, measurementTable } from "./measurement.ts";
 import { randomCheckpoint } from "./random-checkpoint.ts";
 import { servingOverhead } from "./serving-overhead.ts";
 import { stepRatio } from "./step-ratio.ts";
+import { twoStages } from "./two-stages.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const CACHE = join(ROOT, ".cache/bench");
 const MIDDLE = { heads: 6, headWidth: 128, doubleBlocks: 3, singleBlocks: 6 };
+/** As wide, with a number of equally heavy blocks that two stages can share evenly. */
+const EVEN = { heads: 6, headWidth: 128, doubleBlocks: 3, singleBlocks: 5 };
 /** About a gigabyte in float32. */
 const LARGE = { heads: 12, headWidth: 128, doubleBlocks: 1, singleBlocks: 5 };
 
@@ -43,6 +46,10 @@ const parts: Readonly<Record<string, Part>> = {
     measure: () => stepRatio(middle(), pythonWithDiffusers()),
   },
   serving: { budgetSeconds: 600, measure: () => servingOverhead(middle()) },
+  "two-stages": {
+    budgetSeconds: 480,
+    measure: () => twoStages(randomCheckpoint(CACHE, EVEN)),
+  },
   "first-step": { budgetSeconds: 30, measure: () => firstStep() },
   "event-loop": { budgetSeconds: 60, measure: () => eventLoopDelay(middle()) },
   "loading-float32": {

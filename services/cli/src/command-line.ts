@@ -209,6 +209,8 @@ function addUp(program: Command, session: Session, finish: Finish): void {
     .option("--place <PARTS>", "rank, or cpu, of clip, t5 and vae, like t5=1,vae=cpu")
     .option("--max-batch <N>", "rows of one step at most")
     .option("--max-residents <N>", "images in work in a group at most")
+    .option("--max-steps-in-flight <N>", "steps on their way through the stages (default: S)")
+    .option("--simulated-step-seconds <X>", "what a step takes with --provider simulated")
     .option("--checkpoint-every-ms <N>", "work between two checkpoints of an image; 0: none")
     .addOption(jsonOption("JSON lines on stdout: starting, ready, died, restarted, stopped"))
     .addHelpText("after", upHelp)

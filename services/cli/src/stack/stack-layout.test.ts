@@ -74,12 +74,21 @@ describe("the processes of a group of three stages", () => {
     expect(stages.map(({ args }) => valueOf(args, "--rank"))).toEqual(["1", "2"]);
   });
   test("get only what they know of the rest", () => {
-    const rest = { cuts: "3,5", maxBatch: "2", maxResidents: "6", checkpointEveryMs: "0" };
+    const rest = {
+      cuts: "3,5",
+      simulatedStepSeconds: "0.2",
+      maxBatch: "2",
+      maxResidents: "6",
+      maxStepsInFlight: "3",
+      checkpointEveryMs: "0",
+    };
     const [first, second] = layout({ stages: 2, ...rest }).groups[0]!;
     expect(valueOf(first!.args, "--cuts")).toBe("3,5");
     expect(valueOf(second!.args, "--cuts")).toBe("3,5");
     expect(valueOf(first!.args, "--max-batch")).toBe("2");
     expect(valueOf(first!.args, "--max-residents")).toBe("6");
+    expect(valueOf(second!.args, "--simulated-step-seconds")).toBe("0.2");
+    expect(valueOf(first!.args, "--max-steps-in-flight")).toBe("3");
     expect(valueOf(first!.args, "--checkpoint-every-ms")).toBe("0");
     expect(second!.args).not.toContain("--max-batch");
     expect(driver!.args).not.toContain("--cuts");

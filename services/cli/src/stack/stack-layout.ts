@@ -27,6 +27,8 @@ export interface NodeOptions {
   readonly place?: string | undefined;
   readonly maxBatch?: string | undefined;
   readonly maxResidents?: string | undefined;
+  readonly maxStepsInFlight?: string | undefined;
+  readonly simulatedStepSeconds?: string | undefined;
   readonly checkpointEveryMs?: string | undefined;
 }
 
@@ -90,17 +92,20 @@ interface GroupFacts {
 }
 
 function groupSpecs(options: LayoutOptions, facts: GroupFacts): readonly ChildSpec[] {
-  const { model, provider, runType, stages, cuts, place } = options.node;
-  const { maxBatch, maxResidents, checkpointEveryMs } = options.node;
+  const { node } = options;
+  const { model, provider, runType, stages } = node;
   const { group, natsUrl, threads } = facts;
   const shared = ["--pool", pool, "--group", group, "--model", model, "--provider", provider];
   shared.push("--run-type", runType, "--threads", String(threads), "--exit-with-parent");
-  shared.push(...given("--cuts", cuts), ...given("--place", place));
+  shared.push(...given("--cuts", node.cuts), ...given("--place", node.place));
+  shared.push(...given("--simulated-step-seconds", node.simulatedStepSeconds));
   const ranks = Array.from({ length: stages - 1 }, (_, index) => index + 1);
   const address = (rank: number) => `unix:${join(options.socketFolder, `${group}-${rank}.sock`)}`;
   const driver = [gpuNodeProgram, "serve", "--nats", natsUrl, ...shared];
-  driver.push(...given("--max-batch", maxBatch), ...given("--max-residents", maxResidents));
-  driver.push(...given("--checkpoint-every-ms", checkpointEveryMs));
+  driver.push(...given("--max-batch", node.maxBatch));
+  driver.push(...given("--max-residents", node.maxResidents));
+  driver.push(...given("--max-steps-in-flight", node.maxStepsInFlight));
+  driver.push(...given("--checkpoint-every-ms", node.checkpointEveryMs));
   if (stages > 1) {
     driver.push("--stages", String(stages), "--stage-addresses", ranks.map(address).join(","));
   }
