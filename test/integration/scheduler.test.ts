@@ -151,13 +151,17 @@ describe("one job", () => {
 
   test("is cancelled within a step, and cancelling it again changes nothing", async () => {
     const { name } = await create({ prompt: "long", numInferenceSteps: 200 });
-    await ended(name, State.STATE_RUNNING);
+    await until(async () => ((await get(name)).progress?.step ?? 0) >= 2);
+    const reached = (await get(name)).progress?.step ?? 0;
     // The answer is what is so by then.
     const { state } = await cancel(name);
     expect([State.STATE_CANCELLING, State.STATE_CANCELLED]).toContain(state);
     await ended(name, State.STATE_CANCELLED);
     const again = await cancel(name);
     expect(again.state).toBe(State.STATE_CANCELLED);
+    // Where it stopped stays to be seen.
+    expect(again.progress?.step).toBeGreaterThanOrEqual(reached);
+    expect(again.progress).toMatchObject({ totalSteps: 200 });
     await expect(
       client.collect(client.raw.readImage({ name, index: 0, offset: 0n })),
     ).rejects.toMatchObject({ code: "failed_precondition", reason: "IMAGE_NOT_MADE" });

@@ -26,7 +26,7 @@ import {
   ReportReply_Outcome,
   Revoke,
 } from "@fluxline/proto/fluxline/internal/v1/bus.ts";
-import type { ImageUnit, ModelProfile } from "@fluxline/proto/fluxline/internal/v1/record.ts";
+import { ImageUnit, type ModelProfile } from "@fluxline/proto/fluxline/internal/v1/record.ts";
 import { Progress_Phase } from "@fluxline/proto/fluxline/v1/image_job.ts";
 import { until } from "./until.ts";
 
@@ -237,7 +237,9 @@ export class ScriptedGroup {
   }
 
   async #release(resident: Resident, revoke: Revoke): Promise<void> {
-    const released = { units: [], reason: revoke.reason, drained: false };
+    const stopped = { index: 0, checkpointStep: resident.step };
+    const units = resident.step > 0 ? [ImageUnit.fromPartial(stopped)] : [];
+    const released = { units, reason: revoke.reason, drained: false };
     await this.report(resident.fence, { $case: "released", value: released });
     this.residents.delete(resident.fence.job);
   }

@@ -16,7 +16,7 @@ import {
   type Report,
   Revoke_Reason,
 } from "@fluxline/proto/fluxline/internal/v1/bus.ts";
-import type { ImageUnit } from "@fluxline/proto/fluxline/internal/v1/record.ts";
+import { ImageUnit } from "@fluxline/proto/fluxline/internal/v1/record.ts";
 import {
   type ImageSpec,
   OutputFormat,
@@ -209,12 +209,14 @@ export class PlacementDesk implements EngineListener, ImageStore {
     units: readonly Required<EngineUnit>[],
   ): Promise<void> {
     const { fence, stored } = entry;
-    const saved =
-      reason === "cancelled" ? [] : await this.#checkpoints(fence, units, HAND_OVER_MS_MAX);
+    const reported =
+      reason === "cancelled"
+        ? stoppedUnits(entry, units)
+        : [...stored, ...(await this.#checkpoints(fence, units, HAND_OVER_MS_MAX))];
     await this.#end(entry, {
       $case: "released",
       value: {
-        units: [...stored, ...saved],
+        units: reported,
         reason:
           reason === "cancelled" ? Revoke_Reason.REASON_CANCELLED : Revoke_Reason.REASON_PREEMPTED,
         drained: reason === "drained",
@@ -321,6 +323,18 @@ export class PlacementDesk implements EngineListener, ImageStore {
     assert(entry !== undefined, `${id} is not placed here`);
     return entry;
   }
+}
+
+/** How far each image was that nobody goes on with: for people, there is nothing to resume. */
+function stoppedUnits(
+  { stored, steps }: Entry,
+  units: readonly Required<EngineUnit>[],
+): ImageUnit[] {
+  const ends = [
+    ...stored.map(({ index }) => ({ index, step: steps })),
+    ...units.filter(({ step }) => step > 0),
+  ];
+  return ends.map(({ index, step }) => ImageUnit.fromPartial({ index, checkpointStep: step }));
 }
 
 function imageName({ fence }: Entry, index: number): string {

@@ -1,5 +1,11 @@
 import { describe, expect, test } from "vitest";
-import { buildRecord, checkpointedUnit, finishedUnit, testPlacement } from "./job-builder.ts";
+import {
+  buildRecord,
+  buildUnit,
+  checkpointedUnit,
+  finishedUnit,
+  testPlacement,
+} from "./job-builder.ts";
 import { type Failure, isActive, type JobRecord, type JobState, jobStates } from "./job.ts";
 import { type JobEvent, transition } from "./job-transition.ts";
 import { BLAMED_FAILURES_MAX, FRUITLESS_ATTEMPTS_MAX } from "./limits.ts";
@@ -152,6 +158,16 @@ describe("what a transition keeps and drops", () => {
     const unit = after(running, events["unitFinished"]!).units[0];
     expect(unit).toMatchObject({ checkpoint: undefined, checkpointStep: 0 });
     expect(unit?.result?.key).toBe("p/default/job1/1/0");
+  });
+
+  test("a job that was cancelled shows where its images stopped, and keeps no checkpoint", () => {
+    const units = [finishedUnit(0), checkpointedUnit(1, 5), buildUnit(2)];
+    const cancelling = { ...inState("cancelling"), units };
+    const stopped = [buildUnit(0, { checkpointStep: 9 }), buildUnit(1, { checkpointStep: 7 })];
+    const record = after(cancelling, { kind: "released", units: stopped, placement });
+    expect(record).toMatchObject({ state: "cancelled", units: [finishedUnit(0), {}, {}] });
+    expect(record.units.map((unit) => unit.checkpointStep)).toEqual([0, 7, 0]);
+    expect(record.units.map((unit) => unit.checkpoint)).toEqual([undefined, undefined, undefined]);
   });
 
   test.each(["lost", "released", "failedRetryable"])(

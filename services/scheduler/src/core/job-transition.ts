@@ -194,11 +194,22 @@ function whileCancelling(record: JobRecord, event: PlacementEvent, nowMs: number
     case "lost":
     case "finished":
     case "failed":
-    case "released":
       return changed(ended(record, "cancelled", nowMs));
+    case "released":
+      return changed(stoppedAt(ended(record, "cancelled", nowMs), event.units));
     default:
       return unreachable(event, "event");
   }
+}
+
+/** For people: how far the images of a job were that nobody goes on with. */
+function stoppedAt(record: JobRecord, reported: readonly ImageUnit[]): JobRecord {
+  const steps = new Map(reported.map(({ index, checkpointStep }) => [index, checkpointStep]));
+  const units = record.units.map((unit) => {
+    const checkpointStep = steps.get(unit.index) ?? 0;
+    return unit.result === undefined ? { ...unit, checkpointStep } : unit;
+  });
+  return { ...record, units };
 }
 
 function started(

@@ -76,7 +76,7 @@ export interface ImageUnit {
   checkpoint:
     | BlobPointer
     | undefined;
-  /** Steps that the checkpoint holds. */
+  /** Steps that the checkpoint holds; without one, where the image of a cancelled job stopped. */
   checkpointStep: number;
   result: BlobPointer | undefined;
   image: ImageResult | undefined;
