@@ -10,12 +10,13 @@ import {
 } from "@fluxline/kernel/image-request.ts";
 import { openCheckpoint } from "@fluxline/gpu-node/adapters/checkpoint-folder.ts";
 import { Engine, type EngineUnit } from "@fluxline/gpu-node/adapters/engine.ts";
+import type { StageLinks } from "@fluxline/gpu-node/adapters/stage-links.ts";
 import type { ImagePreview } from "@fluxline/gpu-node/adapters/preview-maker.ts";
 import type { GroupDevices } from "@fluxline/gpu-node/adapters/group-devices.ts";
 import { layOutDevices } from "@fluxline/gpu-node/adapters/group-devices-layout.ts";
 import type { RunnerArguments } from "@fluxline/gpu-node/adapters/runner/arguments.ts";
 import { DeviceRunner } from "@fluxline/gpu-node/adapters/runner/device-runner.ts";
-import type { DriverLimits, ReleaseReason } from "@fluxline/gpu-node/core/driver.ts";
+import type { DevicesState, DriverLimits, ReleaseReason } from "@fluxline/gpu-node/core/driver.ts";
 import {
   deviceMap,
   type ModelLayout,
@@ -26,6 +27,7 @@ import {
 import type { ImageModel, Pixels } from "@fluxline/gpu-node/core/image-model.ts";
 import { describeModel, modelLayout } from "@fluxline/gpu-node/models/families.ts";
 import { realClock } from "@fluxline/platform/real-clock.ts";
+import type { StageProcesses } from "./stage-processes.ts";
 
 export type JobEnd =
   | { readonly kind: "finished"; readonly images: readonly Pixels[] }
@@ -51,6 +53,9 @@ export interface BenchOptions {
   readonly cuts?: readonly number[];
   /** Rank or `cpu` of clip, t5 and vae; default: as a group places them. */
   readonly place?: Readonly<Record<string, Place>>;
+  /** Ranks 1 and on as real processes, started with the same stages, cuts and places. */
+  readonly processes?: StageProcesses;
+  readonly onDevices?: (state: DevicesState) => void;
   /** Told after every step, before the next begins. */
   readonly onProgress?: (id: string, stepsDone: number) => void;
   readonly onPreview?: (id: string, preview: ImagePreview) => void;
@@ -60,7 +65,7 @@ export class ImageBench {
   readonly model: ImageModel;
   readonly plan: StagePlan;
   readonly devices: GroupDevices;
-  /** By rank; one beside the stages comes last. */
+  /** Of this process tree, by rank; one beside the stages comes last. */
   readonly runners: readonly DeviceRunner[];
   readonly engine: Engine;
   /** Of the runners that live now. */
@@ -73,6 +78,7 @@ export class ImageBench {
     model: ImageModel,
     layout: ModelLayout,
     plan: StagePlan,
+    links: StageLinks | undefined,
     options: BenchOptions,
   ) {
     this.model = model;
@@ -84,6 +90,7 @@ export class ImageBench {
       layout,
       plan,
       provider: device.provider,
+      remote: links?.stages ?? [],
       makeRunner: ({ index, role, graphs }) => {
         runners[index] = new DeviceRunner({
           device,
@@ -141,9 +148,16 @@ export class ImageBench {
     const { stages = 1, cuts, place = {} } = options;
     const plan = planStages(layout, { stages, cuts, places: new Map(Object.entries(place)) });
     const model = describeModel(checkpoint, { runType: "float32", stages: plan.stages });
-    const bench = new ImageBench(model, layout, plan, options);
-    await bench.devices.start();
-    return bench;
+    const links = await options.processes?.connect({
+      onState: (state) => {
+        options.onDevices?.(state);
+        // The group is whole before it changes, and the bench is there by then.
+        made.engine.devicesAre(state);
+      },
+    });
+    const made = new ImageBench(model, layout, plan, links, options);
+    await made.devices.start();
+    return made;
   }
 
   /** The runner of rank 0. */

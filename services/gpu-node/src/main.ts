@@ -20,7 +20,9 @@ tcp://host:port. \`serve\` finds the stages by --stage-addresses ADDRESS,ADDRESS
 their ranks, or by --stage-address-template with {rank} in it.
   --cuts 3,5                  first blocks of stages 1 and on; by default by the cost of blocks
   --place clip=0,t5=1,vae=cpu rank of each network beside the denoiser, or cpu for one at rank 0
-  --link-...                  PEM files and names for mutual TLS between ranks; all four or none
+  --link-certificate, --link-key, --link-authority
+                              PEM files for mutual TLS between ranks: all three or none
+  --link-peer-names a,b       names of which a peer's certificate carries one; by default the group
 
 options of serve, with their defaults:
 ${optionsText("serve")}

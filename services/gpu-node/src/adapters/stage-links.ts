@@ -86,7 +86,7 @@ export class StageLinks {
   async stop(): Promise<void> {
     this.#state = "stopped";
     clearTimeout(this.#timer);
-    const error = stageLostError("the driver ends");
+    const error = stoppedError();
     this.#started.reject(error);
     this.#giveBack(error);
     await Promise.all(this.#stages.map((stage) => stage.stop()));
@@ -102,6 +102,7 @@ export class StageLinks {
 
   async #call(rank: number, hops: readonly GraphCall[]): Promise<StageResult> {
     const first = this.#stages[rank - 1]!;
+    if (this.#state === "stopped") throw stoppedError();
     if (this.#state !== "whole") throw stageLostError("the group is not whole");
     // The first rank gets the call behind what was retained; for the others it may be faster.
     await Promise.all(
@@ -199,6 +200,12 @@ export class StageLinks {
     const message = `not ready within ${minutes} minutes: ${missing.join(", ")}${last}`;
     return new AppError("unavailable", message, { reason: "STAGES_MISSING" });
   }
+}
+
+/** Nothing will run here any more, and nobody is to try. */
+function stoppedError(): AppError {
+  const message = "the driver ends its links to the stages";
+  return new AppError("cancelled", message, { reason: "RUNNER_BROKEN", retryable: true });
 }
 
 /** Dialing again would meet the same answer. */

@@ -207,21 +207,21 @@ function readPlaces(reader: OptionReader): ReadonlyMap<string, Place> {
 }
 
 function readSecurity(reader: OptionReader): LinkSecurity | undefined {
-  const names = ["link-certificate", "link-key", "link-authority", "link-peer-names"];
-  const [certificateFile, keyFile, authorityFile, peerNames] = names.map((n) => reader.text(n));
-  const given = names.filter((name) => reader.text(name) !== undefined);
+  const files = ["link-certificate", "link-key", "link-authority"];
+  const [certificateFile = "", keyFile = "", authorityFile = ""] = files.map((name) =>
+    reader.text(name),
+  );
+  const names = reader.text("link-peer-names");
+  const given = [...files, "link-peer-names"].filter((name) => reader.text(name) !== undefined);
   if (given.length === 0) return undefined;
-  for (const name of names) {
+  for (const name of files) {
     if (!given.includes(name)) reader.wrong(name, `is missing beside --${given.join(", --")}`);
   }
-  const allowed = (peerNames ?? "").split(",").filter((name) => name !== "");
-  if (peerNames !== undefined && allowed.length === 0) {
+  const security = { certificateFile, keyFile, authorityFile };
+  if (names === undefined) return security;
+  const peerNames = names.split(",").filter((name) => name !== "");
+  if (peerNames.length === 0) {
     reader.wrong("link-peer-names", "is empty; name what a peer's certificate must carry");
   }
-  return {
-    certificateFile: certificateFile ?? "",
-    keyFile: keyFile ?? "",
-    authorityFile: authorityFile ?? "",
-    peerNames: allowed,
-  };
+  return { ...security, peerNames };
 }

@@ -12,6 +12,7 @@
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 import { type FieldViolation, invalidArgument } from "@fluxline/kernel/error.ts";
+import type { DevicePlan } from "./step-batcher.ts";
 
 /** Blocks counted from the first of the denoiser: `first` up to but not including `end`. */
 export interface BlockRange {
@@ -95,14 +96,8 @@ export function planDigest(plan: StagePlan, facts: PlanFacts): string {
   ].join(" ");
 }
 
-/** Indexes of devices: 0 to S-1 are the stages, S is the CPU beside them. */
-export interface DeviceMap {
-  readonly step: readonly number[];
-  readonly encode: readonly number[];
-  readonly decode: readonly number[];
-}
-
-export function deviceMap(layout: ModelLayout, plan: StagePlan): DeviceMap {
+/** Devices by index: 0 to S-1 are the stages, S is the CPU beside them. */
+export function deviceMap(layout: ModelLayout, plan: StagePlan): DevicePlan {
   const used = (use: ComponentLayout["use"]): number[] => {
     const places = layout.components
       .filter((component) => component.use === use)

@@ -195,6 +195,7 @@ export class DeviceRunner {
   ): Promise<GraphResult> {
     const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<GraphResult>();
+    if (this.#stopping) return Promise.reject(stoppedError());
     if (this.#child !== child) return Promise.reject(notReachedError("it ended before the call"));
     child.pending.set(id, { resolve, reject });
     child.channel.send({ ...header, id }, parts);
@@ -206,7 +207,7 @@ export class DeviceRunner {
   }
 
   async #launch(): Promise<RunningChild> {
-    if (this.#stopping) throw new AppError("cancelled", "the runner is being stopped");
+    if (this.#stopping) throw stoppedError();
     const child = this.#spawn();
     const begun = performance.now();
     await Promise.all(this.#options.graphs.map((graph) => this.#load(child, graph)));
@@ -291,7 +292,9 @@ export class DeviceRunner {
     child.pending.clear();
     if (!this.#stopping) this.#restart(error);
     atHead?.reject(error);
-    for (const pending of behind) pending.reject(notReachedError(how));
+    for (const pending of behind) {
+      pending.reject(this.#stopping ? stoppedError() : notReachedError(how));
+    }
   }
 
   #restart(error: AppError): void {
@@ -337,6 +340,12 @@ function diedError(child: RunningChild, how: string): AppError {
 function notReachedError(how: string): AppError {
   const message = `the device's runner process ended before it reached the call: ${how}`;
   return new AppError("unavailable", message, { reason: "STAGE_LOST", retryable: true });
+}
+
+/** Nothing will run here any more, and nobody is to try. */
+function stoppedError(): AppError {
+  const message = "the device's runner was stopped";
+  return new AppError("cancelled", message, { reason: "RUNNER_BROKEN", retryable: true });
 }
 
 function brokenError(last: AppError): AppError {
