@@ -86,6 +86,8 @@ describe("a server", () => {
     expect(watched.code).toBe(1);
     expect(watched.stdout).toContain("cancelled");
     expect(await long.ended).toMatchObject({ code: 1 });
+    const cancelled = await fluxline(["jobs", "list", "--state", "cancelled", ...at]);
+    expect(cancelled.stdout).toMatch(/cancelled\W+[1-9]\d*\/\d+/);
 
     expect((await server.command.stop()).code).toBe(0);
     await server.command.untilGone();
