@@ -20,6 +20,8 @@ export interface StageHealth {
   readonly ready: boolean;
   readonly rssBytes: number;
   readonly restarts: number;
+  /** What its device has computed for calls since its process was started. */
+  readonly busySeconds: number;
 }
 
 export interface StageDevice {
@@ -81,8 +83,8 @@ export class LocalStage implements StageDevice {
 
   health(): StageHealth {
     const { rank, provider, runner } = this.#options;
-    const { ready, restarts } = runner;
-    return { rank, provider, ready, rssBytes: runner.rssBytes(), restarts };
+    const { ready, restarts, busySeconds } = runner;
+    return { rank, provider, ready, rssBytes: runner.rssBytes(), restarts, busySeconds };
   }
 }
 

@@ -65,6 +65,7 @@ export interface StageStatus {
   readonly nextUp: boolean;
   readonly rssBytes: number;
   readonly restarts: number;
+  readonly busySeconds: number;
 }
 
 export type StageToDriver =

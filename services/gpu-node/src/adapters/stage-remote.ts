@@ -153,9 +153,10 @@ export class RemoteStage implements StageDevice {
   health(): StageHealth {
     const { rank, provider } = this.#options;
     const isUp = this.#dialer.link !== undefined && this.#status !== undefined;
-    const { rssBytes, restarts } = this.#status ?? { rssBytes: 0, restarts: 0 };
+    const unknown = { rssBytes: 0, restarts: 0, busySeconds: 0 };
+    const { rssBytes, restarts, busySeconds } = this.#status ?? unknown;
     const ready = isUp && this.#status!.ready && this.whole;
-    return { rank, provider, ready, rssBytes: isUp ? rssBytes : 0, restarts };
+    return { rank, provider, ready, rssBytes: isUp ? rssBytes : 0, restarts, busySeconds };
   }
 
   #up(): LinkHandlers {

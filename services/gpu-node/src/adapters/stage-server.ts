@@ -238,11 +238,11 @@ export class StageServer {
 
   #sendStatus(session: Session): void {
     const { provider, runner } = this.#options;
-    const { ready, restarts } = runner;
+    const { ready, restarts, busySeconds } = runner;
     const rssBytes = runner.rssBytes();
     const nextUp = session.isLast || session.next?.link !== undefined;
-    const header = { kind: "status", provider, ready, nextUp, rssBytes, restarts } as const;
-    this.#send(session, { header, parts: [] });
+    const health = { provider, ready, rssBytes, restarts, busySeconds };
+    this.#send(session, { header: { kind: "status", ...health, nextUp }, parts: [] });
   }
 
   #send({ link }: Session, { header, parts }: Outgoing): void {

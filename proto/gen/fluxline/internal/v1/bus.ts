@@ -389,6 +389,8 @@ export interface Heartbeat_StageHealth {
   ready: boolean;
   rssBytes: bigint;
   restarts: number;
+  /** What its device has computed for calls since its process was started. */
+  busySeconds: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -3108,7 +3110,7 @@ export const Heartbeat_Resident: MessageFns<Heartbeat_Resident> = {
 };
 
 function createBaseHeartbeat_StageHealth(): Heartbeat_StageHealth {
-  return { rank: 0, provider: "", ready: false, rssBytes: 0n, restarts: 0, _unknownFields: {} };
+  return { rank: 0, provider: "", ready: false, rssBytes: 0n, restarts: 0, busySeconds: 0, _unknownFields: {} };
 }
 
 export const Heartbeat_StageHealth: MessageFns<Heartbeat_StageHealth> = {
@@ -3130,6 +3132,9 @@ export const Heartbeat_StageHealth: MessageFns<Heartbeat_StageHealth> = {
     }
     if (message.restarts !== 0) {
       writer.uint32(40).int32(message.restarts);
+    }
+    if (message.busySeconds !== 0) {
+      writer.uint32(49).double(message.busySeconds);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3195,6 +3200,14 @@ export const Heartbeat_StageHealth: MessageFns<Heartbeat_StageHealth> = {
             message.restarts = reader.int32();
             continue;
           }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.busySeconds = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3226,6 +3239,11 @@ export const Heartbeat_StageHealth: MessageFns<Heartbeat_StageHealth> = {
         ? BigInt(object.rss_bytes)
         : 0n,
       restarts: isSet(object.restarts) ? globalThis.Number(object.restarts) : 0,
+      busySeconds: isSet(object.busySeconds)
+        ? globalThis.Number(object.busySeconds)
+        : isSet(object.busy_seconds)
+        ? globalThis.Number(object.busy_seconds)
+        : 0,
     };
   },
 
@@ -3246,6 +3264,9 @@ export const Heartbeat_StageHealth: MessageFns<Heartbeat_StageHealth> = {
     if (message.restarts !== 0) {
       obj.restarts = Math.round(message.restarts);
     }
+    if (message.busySeconds !== 0) {
+      obj.busySeconds = floatToJson(message.busySeconds);
+    }
     return obj;
   },
 
@@ -3259,6 +3280,7 @@ export const Heartbeat_StageHealth: MessageFns<Heartbeat_StageHealth> = {
     message.ready = object.ready ?? false;
     message.rssBytes = (object.rssBytes !== undefined && object.rssBytes !== null) ? BigInt(object.rssBytes) : 0n;
     message.restarts = object.restarts ?? 0;
+    message.busySeconds = object.busySeconds ?? 0;
     return message;
   },
 };

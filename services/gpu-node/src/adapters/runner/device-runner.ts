@@ -88,6 +88,7 @@ export class DeviceRunner {
   #nextId = 1;
   #deathsInARow = 0;
   #restarts = 0;
+  #busySeconds = 0;
   #stopping = false;
   /** The child that has all graphs. */
   #loaded: RunningChild | undefined;
@@ -102,6 +103,11 @@ export class DeviceRunner {
     assert(this.#ready === undefined, "a runner is started once");
     this.#ready = this.#launch();
     await this.#ready;
+  }
+
+  /** Seconds that the device has computed for calls, since this object was made. */
+  get busySeconds(): number {
+    return this.#busySeconds;
   }
 
   get restarts(): number {
@@ -145,6 +151,7 @@ export class DeviceRunner {
     const child = await this.#up();
     const result = await this.#call(child, call);
     this.#deathsInARow = 0;
+    this.#busySeconds += result.seconds;
     return result;
   }
 
