@@ -121,6 +121,9 @@ interface Flight {
 
 const PASSES = [1, 2];
 
+/** Where an encoding or a probe stands among the images of its job. */
+const BEFORE_IMAGES = -1;
+
 /** In this order where nothing else decides. */
 const LANE_TASKS = ["encode", "decode", "probe"] as const;
 
@@ -243,7 +246,7 @@ export class StepBatcher {
       entry,
       account,
       sequence,
-      unit: unit?.index ?? 0,
+      unit: unit?.index ?? BEFORE_IMAGES,
       patientMs,
       momentMs: moment(patientMs, deadlineMs, this.#remainingMs(job, steps), nowMs),
       place: NO_PLACE,
