@@ -22,6 +22,8 @@ export interface StageHealth {
   readonly restarts: number;
   /** What its device has computed for calls since its process was started. */
   readonly busySeconds: number;
+  /** Since then, when that was read: their differences over time are its occupancy. */
+  readonly upSeconds: number;
 }
 
 export interface StageDevice {
@@ -83,8 +85,9 @@ export class LocalStage implements StageDevice {
 
   health(): StageHealth {
     const { rank, provider, runner } = this.#options;
-    const { ready, restarts, busySeconds } = runner;
-    return { rank, provider, ready, rssBytes: runner.rssBytes(), restarts, busySeconds };
+    const { ready, restarts } = runner;
+    const rssBytes = runner.rssBytes();
+    return { rank, provider, ready, rssBytes, restarts, ...runner.usage() };
   }
 }
 

@@ -66,6 +66,7 @@ export interface StageStatus {
   readonly rssBytes: number;
   readonly restarts: number;
   readonly busySeconds: number;
+  readonly upSeconds: number;
 }
 
 export type StageToDriver =

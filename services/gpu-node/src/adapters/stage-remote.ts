@@ -153,10 +153,11 @@ export class RemoteStage implements StageDevice {
   health(): StageHealth {
     const { rank, provider } = this.#options;
     const isUp = this.#dialer.link !== undefined && this.#status !== undefined;
-    const unknown = { rssBytes: 0, restarts: 0, busySeconds: 0 };
-    const { rssBytes, restarts, busySeconds } = this.#status ?? unknown;
+    const unknown = { rssBytes: 0, restarts: 0, busySeconds: 0, upSeconds: 0 };
+    const { rssBytes, restarts, busySeconds, upSeconds } = this.#status ?? unknown;
     const ready = isUp && this.#status!.ready && this.whole;
-    return { rank, provider, ready, rssBytes: isUp ? rssBytes : 0, restarts, busySeconds };
+    const usage = { busySeconds, upSeconds };
+    return { rank, provider, ready, rssBytes: isUp ? rssBytes : 0, restarts, ...usage };
   }
 
   #up(): LinkHandlers {

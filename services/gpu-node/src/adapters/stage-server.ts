@@ -238,10 +238,10 @@ export class StageServer {
 
   #sendStatus(session: Session): void {
     const { provider, runner } = this.#options;
-    const { ready, restarts, busySeconds } = runner;
+    const { ready, restarts } = runner;
     const rssBytes = runner.rssBytes();
     const nextUp = session.isLast || session.next?.link !== undefined;
-    const health = { provider, ready, rssBytes, restarts, busySeconds };
+    const health = { provider, ready, rssBytes, restarts, ...runner.usage() };
     this.#send(session, { header: { kind: "status", ...health, nextUp }, parts: [] });
   }
 

@@ -391,6 +391,8 @@ export interface Heartbeat_StageHealth {
   restarts: number;
   /** What its device has computed for calls since its process was started. */
   busySeconds: number;
+  /** Since then, when that was read. */
+  upSeconds: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -3110,7 +3112,16 @@ export const Heartbeat_Resident: MessageFns<Heartbeat_Resident> = {
 };
 
 function createBaseHeartbeat_StageHealth(): Heartbeat_StageHealth {
-  return { rank: 0, provider: "", ready: false, rssBytes: 0n, restarts: 0, busySeconds: 0, _unknownFields: {} };
+  return {
+    rank: 0,
+    provider: "",
+    ready: false,
+    rssBytes: 0n,
+    restarts: 0,
+    busySeconds: 0,
+    upSeconds: 0,
+    _unknownFields: {},
+  };
 }
 
 export const Heartbeat_StageHealth: MessageFns<Heartbeat_StageHealth> = {
@@ -3135,6 +3146,9 @@ export const Heartbeat_StageHealth: MessageFns<Heartbeat_StageHealth> = {
     }
     if (message.busySeconds !== 0) {
       writer.uint32(49).double(message.busySeconds);
+    }
+    if (message.upSeconds !== 0) {
+      writer.uint32(57).double(message.upSeconds);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3208,6 +3222,14 @@ export const Heartbeat_StageHealth: MessageFns<Heartbeat_StageHealth> = {
             message.busySeconds = reader.double();
             continue;
           }
+          case 7: {
+            if (tag !== 57) {
+              break;
+            }
+
+            message.upSeconds = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3244,6 +3266,11 @@ export const Heartbeat_StageHealth: MessageFns<Heartbeat_StageHealth> = {
         : isSet(object.busy_seconds)
         ? globalThis.Number(object.busy_seconds)
         : 0,
+      upSeconds: isSet(object.upSeconds)
+        ? globalThis.Number(object.upSeconds)
+        : isSet(object.up_seconds)
+        ? globalThis.Number(object.up_seconds)
+        : 0,
     };
   },
 
@@ -3267,6 +3294,9 @@ export const Heartbeat_StageHealth: MessageFns<Heartbeat_StageHealth> = {
     if (message.busySeconds !== 0) {
       obj.busySeconds = floatToJson(message.busySeconds);
     }
+    if (message.upSeconds !== 0) {
+      obj.upSeconds = floatToJson(message.upSeconds);
+    }
     return obj;
   },
 
@@ -3281,6 +3311,7 @@ export const Heartbeat_StageHealth: MessageFns<Heartbeat_StageHealth> = {
     message.rssBytes = (object.rssBytes !== undefined && object.rssBytes !== null) ? BigInt(object.rssBytes) : 0n;
     message.restarts = object.restarts ?? 0;
     message.busySeconds = object.busySeconds ?? 0;
+    message.upSeconds = object.upSeconds ?? 0;
     return message;
   },
 };

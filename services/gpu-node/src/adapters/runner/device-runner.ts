@@ -88,6 +88,7 @@ export class DeviceRunner {
   #nextId = 1;
   #deathsInARow = 0;
   #restarts = 0;
+  readonly #madeMs = performance.now();
   #busySeconds = 0;
   #stopping = false;
   /** The child that has all graphs. */
@@ -105,9 +106,10 @@ export class DeviceRunner {
     await this.#ready;
   }
 
-  /** Seconds that the device has computed for calls, since this object was made. */
-  get busySeconds(): number {
-    return this.#busySeconds;
+  /** Seconds of computing for calls, and in all, since this object was made: read together. */
+  usage(): { busySeconds: number; upSeconds: number } {
+    const upSeconds = (performance.now() - this.#madeMs) / 1000;
+    return { busySeconds: this.#busySeconds, upSeconds };
   }
 
   get restarts(): number {
