@@ -119,7 +119,7 @@ class LegRun {
     this.#group.onStep = (call) => this.#watchBatch(call);
     const { before, strangers } = this.#leg;
     for (let i = 0; i < before; i++) this.#beginStranger();
-    this.#subjectId = this.#begin(this.#subject, units);
+    this.#begin(this.#subject, units, true);
     for (let i = before; i < strangers.length; i++) this.#beginStranger();
     const end = await bounded(this.#resident(this.#subjectId).ended.promise, this.#where);
     this.#subjectLeaves = true;
@@ -161,12 +161,12 @@ class LegRun {
     );
   }
 
-  #begin(number: number, units: readonly EngineUnit[]): string {
+  #begin(number: number, units: readonly EngineUnit[], isSubject = false): void {
     const id = `job-${this.#nextId++}`;
+    if (isSubject) this.#subjectId = id;
     this.#residents.set(id, { number, ended: Promise.withResolvers() });
     const request = this.#reference.request(number);
     this.#engine.assign({ id, request, units, alone: false, ...TERMS });
-    return id;
   }
 
   #end(id: string, end: LegEnd): void {

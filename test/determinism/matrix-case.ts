@@ -91,9 +91,8 @@ function batchCases(source: CaseSource): MatrixCase[] {
         Array.from({ length: BATCH_REPEATS }, (_, repeat) => {
           const name = `${source.model}/batch/${rows}-${passes === 2 ? "cfg" : "plain"}-${repeat}`;
           const draw = drawFor(source, name);
-          // Long enough for every stranger to be encoded, one between two steps, and join.
           const subject = draw.subject((entry) => {
-            return entry.passes === passes && rowsOf(entry) <= rows && entry.steps > rows + 2;
+            return entry.passes === passes && rowsOf(entry) <= rows && lasts(entry, rows);
           });
           const group = { cuts: [], threads: THREADS[repeat % THREADS.length]! };
           return {
@@ -105,6 +104,11 @@ function batchCases(source: CaseSource): MatrixCase[] {
         }),
       ),
   );
+}
+
+/** Is still there when the last of those that fill a batch has been encoded, one after each step. */
+function lasts({ steps }: CatalogueEntry, rows: number): boolean {
+  return steps > rows + 4;
 }
 
 /** Every cut once, with batches of some size in flight. */
@@ -196,7 +200,7 @@ function roamedOf(source: CaseSource): readonly GroupShape[] {
 
 interface LegOptions {
   readonly rows: number;
-  /** Strangers that stay, and two to spare, so that batches do fill. */
+  /** Strangers that stay and whose rows are just enough, so that batches do fill. */
   readonly full?: boolean;
   readonly kills?: readonly Kill[];
   readonly until?: number;
@@ -227,7 +231,7 @@ class CaseDraw {
     const { rows, full = false, kills = [], until } = options;
     const { catalogue } = this.#source;
     const own = catalogue[subject]!;
-    const wanted = rows === 1 && full ? 0 : rows * (group.cuts.length + 1) - rowsOf(own);
+    const wanted = rows * (group.cuts.length + 1) - rowsOf(own);
     const strangers: number[] = [];
     let others = 0;
     const add = (places: number): number => {
@@ -238,12 +242,12 @@ class CaseDraw {
         if (others++ === 0) strangers.push(number);
         return 0;
       }
-      if (stranger.passes > places || (full && stranger.steps < rows)) return 0;
+      if (stranger.passes > places) return 0;
+      // Whoever is to fill a batch exactly comes whole, and is still there when it is full.
+      if (full && (rowsOf(stranger) > places || !lasts(stranger, rows))) return 0;
       strangers.push(number);
       return rowsOf(stranger);
     };
-    // Single rows that fill what pairs leave over; first, so that they are there from the start.
-    for (let spare = 0; full && rows > 1 && spare < 2;) spare += add(1);
     for (let inShape = 0; inShape < wanted;) inShape += add(wanted - inShape);
     const before = this.random.below(strangers.length + 1);
     return { group, rows, strangers, before, kills, until };
@@ -260,8 +264,10 @@ class CaseDraw {
       const group = this.pick(fleet.filter((one) => one !== last));
       last = group;
       const [from, to] = [boundaries[number - 1] ?? 0, boundaries[number] ?? steps];
-      const between = to - from - 1;
-      const at = between > 0 ? from + 1 + this.random.below(between) : ("encoding" as const);
+      // Not the very next boundary: it may have been passed when the subject arrives.
+      const between = to - from - 2;
+      const edge = number === moves ? "decoding" : "encoding";
+      const at: Kill["at"] = between > 0 ? from + 2 + this.random.below(between) : edge;
       const rank = this.random.below(STAGES_MAX);
       const kills = killed.includes(number) ? [{ at, rank }] : [];
       const rows = 1 + this.random.below(ROWS_MAX);

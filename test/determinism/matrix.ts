@@ -7,13 +7,13 @@
  *   --minutes N     begins no case after so many minutes (default 60)
  */
 import { appendFileSync, existsSync, mkdirSync, readFileSync } from "node:fs";
-import { randomInt } from "node:crypto";
+import { createHash, randomInt } from "node:crypto";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
 import { runCase } from "./case-run.ts";
 import { GroupPool } from "./group-pool.ts";
-import { matrixCases } from "./matrix-case.ts";
+import { type MatrixCase, matrixCases } from "./matrix-case.ts";
 import { type MatrixModel, MatrixModels } from "./models.ts";
 
 const OUT = fileURLToPath(new URL("../../out/determinism/", import.meta.url));
@@ -23,6 +23,8 @@ const SAY_EVERY_MS = 15_000;
 
 interface Outcome {
   readonly name: string;
+  /** Of the case: one that is drawn otherwise today has to run again. */
+  readonly digest: string;
   readonly seconds: number;
   readonly latents: number;
   readonly pictures: number;
@@ -57,7 +59,8 @@ async function main(): Promise<number> {
     matrixCases(model.source).map((one) => ({ model, one })),
   );
   const chosen = all.filter(({ one }) => only === undefined || one.name.includes(only));
-  const left = chosen.filter(({ one }) => only !== undefined || !done.has(one.name));
+  const isDone = (one: MatrixCase): boolean => done.get(one.name)?.digest === digestOf(one);
+  const left = chosen.filter(({ one }) => only !== undefined || !isDone(one));
   console.log(`seed ${seed}: ${chosen.length} cases, ${chosen.length - left.length} done before.`);
   console.log(`Begins none after ${minutes} minutes. What is cut goes on with: --seed ${seed}`);
   const begun = Date.now();
@@ -65,7 +68,7 @@ async function main(): Promise<number> {
   let count = 0;
   for (const { model, one } of left) {
     if (Date.now() - begun > minutes * 60_000) break;
-    const outcome = await timed(one.name, () => runCase(one, { ...partsOf(model), groups }));
+    const outcome = await timed(one, () => runCase(one, { ...partsOf(model), groups }));
     done.set(one.name, outcome);
     appendFileSync(file, `${JSON.stringify(outcome)}\n`);
     count += 1;
@@ -77,7 +80,7 @@ async function main(): Promise<number> {
   }
   await groups.close();
   await models.close();
-  const outcomes = chosen.flatMap(({ one }) => done.get(one.name) ?? []);
+  const outcomes = chosen.flatMap(({ one }) => (isDone(one) ? done.get(one.name)! : []));
   return report(outcomes, chosen.length, seed);
 }
 
@@ -85,11 +88,16 @@ function partsOf({ reference, folder }: MatrixModel) {
   return { reference, folder };
 }
 
-async function timed(name: string, run: () => ReturnType<typeof runCase>): Promise<Outcome> {
+async function timed(one: MatrixCase, run: () => ReturnType<typeof runCase>): Promise<Outcome> {
   const begun = performance.now();
   const { latentsCompared, picturesCompared, differences } = await run();
   const seconds = (performance.now() - begun) / 1000;
-  return { name, seconds, latents: latentsCompared, pictures: picturesCompared, differences };
+  const [latents, pictures] = [latentsCompared, picturesCompared];
+  return { name: one.name, digest: digestOf(one), seconds, latents, pictures, differences };
+}
+
+function digestOf(one: MatrixCase): string {
+  return createHash("sha256").update(JSON.stringify(one)).digest("hex").slice(0, 16);
 }
 
 /** Outcomes of a run with this seed that was cut; its last line may be half written. */

@@ -2,16 +2,16 @@
  * The matrix can fail: mistakes that a batcher, a pipeline or a checkpoint could make are made on
  * purpose, and each must be found at the first boundary that it spoils.
  */
-import { randomInt } from "node:crypto";
 import type { ImageModel, ImagePlan } from "@fluxline/gpu-node/core/image-model.ts";
 import type { ImageRequest } from "@fluxline/kernel/image-request.ts";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { testSeed } from "../support/seed.ts";
 import { type Plant, runCase } from "./case-run.ts";
 import { GroupPool } from "./group-pool.ts";
 import type { Leg, MatrixCase } from "./matrix-case.ts";
 import { type MatrixModel, MatrixModels } from "./models.ts";
 
-const seed = randomInt(2 ** 31);
+const seed = testSeed();
 const groups = new GroupPool(6);
 let models: MatrixModels;
 let model: MatrixModel;

@@ -2,8 +2,8 @@
  * A sample of the determinism matrix in which every axis has its turn, drawn anew for each run. The
  * whole is `npm run determinism`; docs/determinism.md says what each part shows.
  */
-import { randomInt } from "node:crypto";
 import { afterAll, expect, test } from "vitest";
+import { testSeed } from "../support/seed.ts";
 import { runCase } from "./case-run.ts";
 import { GroupPool } from "./group-pool.ts";
 import { facetsOf, matrixCases, sampleOf } from "./matrix-case.ts";
@@ -12,8 +12,7 @@ import { MatrixModels } from "./models.ts";
 const CASES_PER_MODEL = 4;
 const RUNNERS_MAX = 12;
 
-const seed = Number(process.env["DETERMINISM_SEED"] ?? randomInt(2 ** 31));
-console.log(`determinism: seed ${seed}; the same again: DETERMINISM_SEED=${seed}`);
+const seed = testSeed();
 
 const models = await MatrixModels.open(seed);
 const groups = new GroupPool(RUNNERS_MAX);

@@ -5,7 +5,7 @@
  */
 import { openSession, type OnnxSession } from "@fluxline/gpu-node/adapters/onnx-session.ts";
 import { component, type Component } from "@fluxline/gpu-node/core/checkpoint.ts";
-import { float32Tensor, type NamedTensors, type Tensor } from "@fluxline/gpu-node/core/tensor.ts";
+import type { NamedTensors, Tensor } from "@fluxline/gpu-node/core/tensor.ts";
 import { clipTextGraph } from "@fluxline/gpu-node/models/clip-text.ts";
 import { fluxTransformerGraph } from "@fluxline/gpu-node/models/flux-transformer.ts";
 import { toGraph } from "@fluxline/gpu-node/models/graph.ts";
@@ -14,6 +14,7 @@ import { vaeDecoderGraph } from "@fluxline/gpu-node/models/vae.ts";
 import { float16Value } from "@fluxline/gpu-node/onnx/float-bits.ts";
 import type { OnnxGraph, RunType } from "@fluxline/gpu-node/onnx/graph.ts";
 import { afterEach, describe, expect, test } from "vitest";
+import { batchOf, withTextLength } from "../determinism/row-batch.ts";
 import { relativeError } from "../golden/comparison.ts";
 import { manifest } from "../golden/golden-data.ts";
 import { goldenCheckpoint, networkInputs } from "../golden/network-run.ts";
@@ -57,28 +58,6 @@ function values({ type, data }: Tensor): Float32Array {
   return type === "float16"
     ? Float32Array.from(data as Uint16Array, float16Value)
     : (data as Float32Array);
-}
-
-/** Inputs without a row dimension. */
-const SHARED = new Set(["rope_cos", "rope_sin", "text_length"]);
-
-/** `rows` rows; row `place` is the first given one as it is, the others are other numbers. */
-function batchOf(inputs: NamedTensors, rows: number, place: number): NamedTensors {
-  const repeat = ([name, tensor]: [string, Tensor]): [string, Tensor] => {
-    if (SHARED.has(name)) return [name, tensor];
-    const size = tensor.data.length / (tensor.dims[0] ?? 1);
-    const one = (tensor.data as Float32Array).subarray(0, size);
-    const data = new Float32Array(rows * size);
-    for (let row = 0; row < rows; row++) {
-      const scale = row === place ? 1 : 0.5 + row / 7;
-      data.set(
-        one.map((value) => value * scale),
-        row * size,
-      );
-    }
-    return [name, float32Tensor(data, [rows, ...tensor.dims.slice(1)])];
-  };
-  return Object.fromEntries(Object.entries(inputs).map(repeat));
 }
 
 test("it is said whether this machine has a GPU, and if not, what it would need", () => {
@@ -150,10 +129,3 @@ describe.skipIf(!provider.available)("the denoiser of flux-tiny's size", () => {
     }
   });
 });
-
-/** Stages that begin among the single blocks are told where the text ends. */
-function withTextLength(inputs: NamedTensors): NamedTensors {
-  const tokens = inputs["encoder_hidden_states"]!.dims[1]!;
-  const length: Tensor = { type: "int64", dims: [1], data: BigInt64Array.of(BigInt(tokens)) };
-  return { ...inputs, text_length: length };
-}
