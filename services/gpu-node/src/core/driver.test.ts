@@ -286,12 +286,143 @@ describe("a runner that dies", () => {
   });
 });
 
+describe("with several tasks in flight", () => {
+  const pipeline: Partial<DriverLimits> = {
+    stepsInFlightMax: 2,
+    rowsMax: 2,
+    devices: { step: [0, 1], encode: [0], decode: [1] },
+  };
+
+  /** Two steps of two rows each are in flight, and nothing else. */
+  function twoSteps(): Bench {
+    const bench = new Bench(pipeline);
+    bench.assign(...["a", "b", "c", "d"].map((id) => facts(id, { steps: 9 })));
+    const isFull = (): boolean =>
+      bench.tasks.length === 2 && bench.tasks.every((task) => rowsOf(task).length === 2);
+    for (let i = 0; i < 50 && !isFull(); i++) bench.work();
+    expect(bench.tasks.flatMap(rowsOf).toSorted()).toEqual(["a", "b", "c", "d"]);
+    return bench;
+  }
+
+  test("each row is in one of them", () => {
+    const bench = twoSteps();
+    for (let i = 0; i < 10; i++) {
+      bench.work();
+      const rows = bench.tasks.flatMap(rowsOf);
+      expect(new Set(rows).size).toBe(rows.length);
+    }
+  });
+
+  test.each<[string, DriverInput, string]>([
+    ["a cancel", { kind: "revoked", id: "a", reason: "cancelled" }, "released"],
+    ["a preemption", { kind: "revoked", id: "a", reason: "preempted" }, "released"],
+    ["a fence", { kind: "fenced", id: "a" }, "dropped"],
+  ])("%s of a row in flight ends it at its boundary, and touches no mate", (_, input, end) => {
+    const bench = twoSteps();
+    bench.send(input);
+    expect(bench.tasks.flatMap(rowsOf)).toContain("a");
+    expect(bench.kinds("a")).not.toContain(end);
+    while (bench.tasks.flatMap(rowsOf).includes("a")) bench.work();
+    expect(bench.kinds("a").at(-1)).toBe(end);
+    bench.workUntilIdle();
+    for (const id of ["b", "c", "d"]) expect(bench.kinds(id).at(-1)).toBe("finished");
+    const failed = bench.effects.filter(({ kind }) => kind === "failed");
+    expect(failed).toEqual([]);
+  });
+
+  test("a row that is poisoned while another step is in flight fails by itself", () => {
+    const bench = twoSteps();
+    const [poisoned] = rowsOf(bench.tasks[0]!);
+    bench.work([{ id: poisoned!, unit: 0 }]);
+    expect(bench.kinds(poisoned!).at(-1)).toBe("failed");
+    bench.workUntilIdle();
+    for (const id of ["a", "b", "c", "d"]) {
+      if (id !== poisoned) expect(bench.kinds(id).at(-1)).toBe("finished");
+    }
+  });
+
+  test("a death under both makes all suspects: one at a time, with nothing beside it", () => {
+    const bench = twoSteps();
+    bench.fail("RUNNER_DIED");
+    bench.fail("RUNNER_DIED");
+    const alone: string[][] = [];
+    for (let i = 0; i < 4; i++) {
+      expect(bench.tasks).toHaveLength(1);
+      alone.push(rowsOf(bench.work()));
+    }
+    expect(alone.flat().toSorted()).toEqual(["a", "b", "c", "d"]);
+    expect(bench.tasks).toHaveLength(2);
+    bench.workUntilIdle();
+    for (const id of ["a", "b", "c", "d"]) expect(bench.kinds(id).at(-1)).toBe("finished");
+  });
+
+  test("one poisonous image of a job is found although its other images are sound", () => {
+    const bench = new Bench(pipeline);
+    const units = [0, 1, 2].map((index) => ({ index, step: 0 }));
+    bench.assign(facts("mixed", { units, steps: 9 }), facts("mate", { steps: 9 }));
+    const isPoisoned = (task: Task): boolean =>
+      task.kind === "step" && task.rows.some(({ id, unit }) => id === "mixed" && unit === 1);
+    let deaths = 0;
+    for (let i = 0; i < 200 && bench.tasks.length > 0; i++) {
+      if (bench.tasks.some(isPoisoned)) {
+        deaths += 1;
+        for (let n = bench.tasks.length; n > 0; n--) bench.fail("RUNNER_DIED");
+      } else bench.work();
+      for (const { id, unit } of bench.stores.splice(0)) bench.send({ kind: "stored", id, unit });
+    }
+    expect(deaths).toBe(3);
+    const failed = bench.effects.filter(({ kind }) => kind === "failed");
+    expect(failed).toMatchObject([{ id: "mixed", blamed: true }]);
+    expect(bench.kinds("mate").at(-1)).toBe("finished");
+  });
+
+  test("a step that was lost on its way suspects nobody", () => {
+    const bench = twoSteps();
+    const before = bench.tasks.map(rowsOf);
+    bench.fail("STAGE_LOST");
+    bench.fail("STAGE_LOST");
+    expect(bench.tasks.map(rowsOf).flat().toSorted()).toEqual(before.flat().toSorted());
+    expect(bench.tasks).toHaveLength(2);
+  });
+
+  test("encodings and decodes take their devices one at a time, and steps come between them", () => {
+    const bench = new Bench({ ...pipeline, stepsInFlightMax: 1 });
+    bench.assign(...["a", "b", "c", "d"].map((id) => facts(id, { steps: 30 })));
+    const order: string[] = [];
+    for (let i = 0; i < 20; i++) order.push(bench.work().kind);
+    // As long as a row could step, no encoding followed another.
+    const encodings = order.flatMap((kind, i) => (kind === "encode" ? [i] : []));
+    expect(encodings).toHaveLength(4);
+    for (const at of encodings.slice(1)) expect(order[at - 1]).toBe("step");
+  });
+
+  test("what is off the pipeline waits for no step", () => {
+    const devices = { step: [0], encode: [0], decode: [1] };
+    const bench = new Bench({ devices });
+    bench.assign(facts("long", { steps: 90 }), facts("short", { steps: 1 }));
+    while (!bench.tasks.some(({ kind }) => kind === "decode")) bench.work();
+    expect(bench.tasks.some(({ kind }) => kind === "step")).toBe(true);
+  });
+});
+
 test("a batch that fails without a death is not formed again", () => {
   const bench = new Bench();
   bench.assign(facts("a"), facts("b"));
   for (let i = 0; i < 3; i++) bench.work();
   bench.fail("DEVICE_OUT_OF_MEMORY");
   while (bench.tasks.length > 0) expect(rowsOf(bench.work()).length).toBeLessThanOrEqual(1);
+});
+
+test("nor are batches of that size formed of newcomers soon", () => {
+  const bench = new Bench();
+  bench.assign(...["a", "b", "c", "d"].map((id) => facts(id, { steps: 30 })));
+  while (rowsOf(bench.tasks[0]!).length < 4) bench.work();
+  bench.fail("DEVICE_OUT_OF_MEMORY");
+  bench.workUntilIdle();
+  bench.assign(...["e", "f", "g", "h"].map((id) => facts(id, { steps: 30 })));
+  let widest = 0;
+  while (bench.tasks.length > 0) widest = Math.max(widest, rowsOf(bench.work()).length);
+  expect(widest).toBe(2);
 });
 
 test("a store that fails ends the job with the reason, without blame", () => {
