@@ -10,6 +10,7 @@ import { deviceMap } from "@fluxline/gpu-node/core/stage-plan.ts";
 import { modelLayout } from "@fluxline/gpu-node/models/families.ts";
 import { assert } from "@fluxline/kernel/assert.ts";
 import { ImageBench } from "../support/image-bench.ts";
+import { StageProcesses } from "../support/stage-processes.ts";
 import type { GroupShape } from "./matrix-case.ts";
 
 /** A group as a case uses it: its devices, and who to kill. */
@@ -37,7 +38,7 @@ export class GroupPool {
   }
 
   async group(folder: string, shape: GroupShape): Promise<MatrixGroup> {
-    const key = `${folder} ${shape.cuts.join()} ${shape.threads}`;
+    const key = `${folder} ${JSON.stringify(shape)}`;
     const found = this.#groups.get(key);
     this.#groups.delete(key);
     if (found === undefined) await this.#makeRoom(shape.cuts.length + 1);
@@ -60,12 +61,32 @@ export class GroupPool {
   }
 }
 
-async function openGroup(folder: string, { cuts, threads }: GroupShape): Promise<MatrixGroup> {
+async function openGroup(
+  folder: string,
+  { cuts, threads, linked }: GroupShape,
+): Promise<MatrixGroup> {
   const stages = cuts.length + 1;
   const device = { provider: "cpu", threads } as const;
-  const bench = await ImageBench.open(folder, { device, stages, cuts });
+  const options = ["--cuts", cuts.join(), "--threads", String(threads)];
+  // Unix sockets where there is one link, TCP where there are more.
+  const processes = linked
+    ? await StageProcesses.start(folder, { stages, options, tcp: stages > 2 })
+    : undefined;
+  const bench = await ImageBench.open(folder, {
+    device,
+    stages,
+    cuts,
+    ...(processes !== undefined && { processes }),
+  });
   const { devices, model, runners } = bench;
   const layout = modelLayout(await openCheckpoint(folder));
+  const pidOf = (rank: number): number => {
+    const pid = processes && rank > 0 ? processes.rank(rank).runnerPid() : bench.runnerPids[rank];
+    assert(pid !== undefined, `stage ${rank} has no runner`);
+    return pid;
+  };
+  /** Runners that we killed in other processes. */
+  const killed: { readonly rank: number; readonly pid: number }[] = [];
   const group: MatrixGroup = {
     model,
     devices,
@@ -73,12 +94,18 @@ async function openGroup(folder: string, { cuts, threads }: GroupShape): Promise
     stages,
     onStep: () => undefined,
     kill: (rank) => {
-      const pid = bench.runnerPids[rank % stages];
-      assert(pid !== undefined, `stage ${rank % stages} has no runner`);
+      const pid = pidOf(rank % stages);
+      if (processes && rank % stages > 0) killed.push({ rank: rank % stages, pid });
       process.kill(pid, "SIGKILL");
     },
-    restarts: () => runners.reduce((sum, runner) => sum + runner.restarts, 0),
-    close: () => bench.close(),
+    restarts: () => {
+      const here = runners.reduce((sum, runner) => sum + runner.restarts, 0);
+      return here + killed.filter(({ rank, pid }) => pidOf(rank) !== pid).length;
+    },
+    close: async () => {
+      await bench.close();
+      await processes?.close();
+    },
   };
   const run = devices.runChain.bind(devices);
   devices.runChain = (call) => {

@@ -13,6 +13,8 @@ export interface GroupShape {
   /** First blocks of stages 1, 2, ..; none: one stage. */
   readonly cuts: readonly number[];
   readonly threads: number;
+  /** Stages 1 and on are processes of their own, reached by links; otherwise only runners. */
+  readonly linked: boolean;
 }
 
 export interface Kill {
@@ -59,6 +61,8 @@ const BATCH_REPEATS = 3;
 const MOVE_REPEATS = 6;
 const MIXED_CASES = 40;
 
+const WHOLE: GroupShape = { cuts: [], threads: 1, linked: false };
+
 export function matrixCases(source: CaseSource): readonly MatrixCase[] {
   return [
     ...batchCases(source),
@@ -66,6 +70,7 @@ export function matrixCases(source: CaseSource): readonly MatrixCase[] {
     ...threadCases(source),
     ...moveCases(source),
     ...killCases(source),
+    ...linkCases(source),
     ...mixedCases(source),
   ];
 }
@@ -94,7 +99,7 @@ function batchCases(source: CaseSource): MatrixCase[] {
           const subject = draw.subject((entry) => {
             return entry.passes === passes && rowsOf(entry) <= rows && lasts(entry, rows);
           });
-          const group = { cuts: [], threads: THREADS[repeat % THREADS.length]! };
+          const group = { ...WHOLE, threads: THREADS[repeat % THREADS.length]! };
           return {
             name,
             subject,
@@ -118,7 +123,7 @@ function cutCases(source: CaseSource): MatrixCase[] {
     const draw = drawFor(source, name);
     const rows = 1 + draw.random.below(4);
     const subject = draw.subject((entry) => rowsOf(entry) <= rows);
-    return { name, subject, legs: [draw.leg(subject, { cuts, threads: 1 }, { rows })] };
+    return { name, subject, legs: [draw.leg(subject, { ...WHOLE, cuts }, { rows })] };
   });
 }
 
@@ -163,6 +168,31 @@ function killCases(source: CaseSource): MatrixCase[] {
   });
 }
 
+/**
+ * Stages in processes of their own, as they are served: two to four of them, undisturbed, with the
+ * death of a stage's runner, and as the second of two groups that a request moves between.
+ */
+function linkCases(source: CaseSource): MatrixCase[] {
+  return stageCounts(source)
+    .slice(1)
+    .flatMap((stages) =>
+      (["undisturbed", "killed", "moved"] as const).map((what) => {
+        const name = `${source.model}/links/${stages}-${what}`;
+        const draw = drawFor(source, name);
+        const alone = fleetOf(source)[0]!;
+        const linked = fleetOf(source).find(({ cuts }) => cuts.length === stages - 1)!;
+        const group = { ...linked, threads: 1, linked: true };
+        const rows = 1 + draw.random.below(4);
+        const subject = draw.subject(({ steps }) => steps > 6);
+        const kill = { at: 2 + draw.random.below(3), rank: draw.random.below(stages) };
+        const kills = what === "killed" ? [kill] : [];
+        const last = draw.leg(subject, group, { rows, kills });
+        const first = draw.leg(subject, alone, { rows, until: 2 });
+        return { name, subject, legs: what === "moved" ? [first, last] : [last] };
+      }),
+    );
+}
+
 /** Everything at once. */
 function mixedCases(source: CaseSource): MatrixCase[] {
   return Array.from({ length: MIXED_CASES }, (_, number) => {
@@ -183,7 +213,7 @@ function fleetOf(source: CaseSource): readonly GroupShape[] {
   const draw = drawFor(source, `${source.model}/fleet`);
   return stageCounts(source).flatMap((stages) => {
     const cuts = allCuts(source.blocks).filter(({ length }) => length === stages - 1);
-    return THREADS.map((threads) => ({ cuts: draw.pick(cuts), threads }));
+    return THREADS.map((threads) => ({ ...WHOLE, cuts: draw.pick(cuts), threads }));
   });
 }
 
@@ -305,6 +335,7 @@ export function facetsOf({ subject, legs }: MatrixCase, source: CaseSource): rea
       `rows=${rows}`,
       `stages=${group.cuts.length + 1}`,
       `threads=${group.threads}`,
+      ...(group.linked ? ["links=stage processes"] : []),
       ...kills.map(() => (legs.length > 1 ? "kill=between moves" : "kill=alone")),
     ]),
   ];

@@ -29,7 +29,7 @@ beforeAll(async () => {
     return number !== subject && shape === catalogue[subject]!.shape && steps > 5;
   });
   const leg = (cuts: readonly number[], until: number | undefined): Leg => {
-    const group = { cuts, threads: 1 };
+    const group = { cuts, threads: 1, linked: false };
     return { group, rows: 2, strangers: [stranger], before: 1, kills: [], until };
   };
   moved = { name: "moved once", subject, legs: [leg([], 5), leg([3], undefined)] };

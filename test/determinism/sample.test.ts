@@ -41,6 +41,7 @@ test("the sample shows every axis, the matrix every value", () => {
       ...[1, 2].map((threads) => `threads=${threads}`),
       "guidance=true",
       "images=several",
+      "links=stage processes",
       "kill=alone",
       "kill=between moves",
     ].toSorted(),
