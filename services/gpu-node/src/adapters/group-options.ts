@@ -1,5 +1,6 @@
 /** Command line of `serve`: what rank 0 of a replica group is told at its start. */
 import type { CheckpointLimits } from "../core/checkpoint-policy.ts";
+import type { Batching } from "../core/step-batcher.ts";
 import type { LinkAddress } from "./stage-link/link-address.ts";
 import {
   OptionReader,
@@ -13,6 +14,8 @@ export interface GroupOptions extends RankOptions {
   readonly nats: string;
   readonly rowsMax: number;
   readonly residentsMax: number;
+  /** How a batch's size is chosen: by measured cost, or as full as can be. */
+  readonly batching: Batching;
   /** Undefined: as many as suit the number of stages. */
   readonly stepsInFlightMax: number | undefined;
   readonly checkpoints: CheckpointLimits;
@@ -22,6 +25,7 @@ export interface GroupOptions extends RankOptions {
   readonly stageAwayMsMax: number;
 }
 
+const BATCHINGS: readonly Batching[] = ["measured", "full"];
 const MIB = 1024 * 1024;
 const ROWS_MAX = 64;
 const RESIDENTS_MAX = 1024;
@@ -38,6 +42,7 @@ const SERVE_OPTIONS = {
   "stage-address-template": { type: "string" },
   "stage-away-seconds": { type: "string", default: "30" },
   "max-batch": { type: "string", default: "4" },
+  batching: { type: "string", default: "measured" },
   "max-residents": { type: "string", default: "8" },
   "max-steps-in-flight": { type: "string" },
   "checkpoint-every-ms": { type: "string", default: "2000" },
@@ -54,6 +59,7 @@ export function parseGroupOptions(argv: readonly string[], cores: number): Group
     nats: reader.text("nats")!,
     rowsMax: reader.whole("max-batch", { max: ROWS_MAX }),
     residentsMax: reader.whole("max-residents", { max: RESIDENTS_MAX }),
+    batching: reader.oneOf("batching", BATCHINGS, "measured"),
     stepsInFlightMax:
       inFlight === undefined
         ? undefined

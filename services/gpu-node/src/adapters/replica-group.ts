@@ -85,7 +85,7 @@ export class ReplicaGroup {
     const limits: DriverLimits = {
       rowsMax: this.#options.rowsMax,
       residentsMax: this.#options.residentsMax,
-      batching: "measured",
+      batching: this.#options.batching,
       stepsInFlightMax: this.#options.stepsInFlightMax ?? stages.length,
       devices: deviceMap(layout, plan),
     };

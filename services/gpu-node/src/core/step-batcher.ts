@@ -77,11 +77,13 @@ export interface DevicePlan {
 /** One device that does everything. */
 export const ONE_DEVICE: DevicePlan = { step: [0], encode: [0], decode: [0] };
 
+/** How a batch's size is chosen: by measured cost, or as full as can be. */
+export type Batching = "measured" | "full";
+
 export interface BatchLimits {
   /** Rows of one micro-batch, passes counted. */
   readonly rowsMax: number;
-  /** How a batch's size is chosen: by measured cost, or as full as can be. */
-  readonly batching: "measured" | "full";
+  readonly batching: Batching;
   /** Step tasks in flight: about one per pipeline stage. */
   readonly stepsInFlightMax: number;
   readonly devices: DevicePlan;
