@@ -39,7 +39,7 @@ describe("the size", () => {
     ["is full where more always gains", chosen(gaining(1.5)), 8],
     ["is where the gain ends", chosen((rows) => (rows <= 4 ? 1 : rows)), 4],
     ["is what can be filled", chosen(gaining(1.5), { most: 3, rowsHere: 3 }), 3],
-    ["is never below the leader's own rows", chosen(gaining(1), { least: 2 }), 2],
+    ["is never below the leader's own rows", chosen(gaining(1), { least: 3 }), 4],
     [
       "keeps two stages busy rather than one with more",
       chosen(gaining(1.5), { stages: 2, most: 4, rowsHere: 4 }),
@@ -57,8 +57,13 @@ describe("the size", () => {
 
 describe("what is not measured", () => {
   test("is tried three times each, smallest first, and then no more", () => {
-    const tried = learn(new ShapeCosts(), ask({ most: 3, rowsHere: 3 }), gaining(1));
+    const tried = learn(new ShapeCosts(), ask({ most: 3, rowsHere: 3 }), gaining(1.5));
     expect(tried).toEqual([1, 1, 1, 2, 2, 2, 3, 3, 3]);
+  });
+
+  test("is tried at powers of two only, where more than one row gains nothing", () => {
+    const tried = learn(new ShapeCosts(), ask(), gaining(1));
+    expect(new Set(tried)).toEqual(new Set([1, 2, 4, 8]));
   });
 
   test("is not tried while it would leave stages empty", () => {
@@ -97,8 +102,11 @@ test("a size that failed is not formed again soon", () => {
   expect(chooseSize(costs, ask())).toEqual({ rows: 4, isTrial: false });
 });
 
-test("the sizes tried are all up to 8, then ever fewer", () => {
-  const sizes = Array.from({ length: 64 }, (_, i) => i + 1).filter(isTriedSize);
-  const few = [10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64];
-  expect(sizes).toEqual([1, 2, 3, 4, 5, 6, 7, 8, ...few]);
+test.each([
+  [1, [1, 2, 4, 8, 16, 32, 64]],
+  [4, [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64]],
+  [32, [1, 2, 4, 8, 16, 20, 24, 28, 32, 40, 48, 56, 64]],
+])("with %i rows the best so far, the sizes tried are %j", (best, expected) => {
+  const sizes = Array.from({ length: 64 }, (_, i) => i + 1);
+  expect(sizes.filter((rows) => isTriedSize(rows, best))).toEqual(expected);
 });

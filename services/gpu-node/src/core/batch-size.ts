@@ -2,7 +2,7 @@
  * How many rows the next batch of a shape gets: the size that gives the most useful rows per second
  * among those that were measured and can be filled. What a larger batch gains is never assumed: a
  * size that was not run yet is tried a few times, and one that is rarely used is tried again from
- * time to time. Where a larger batch gains nothing, batches stay small, and requests end one after
+ * time to time, ever less often. Where a larger batch gains nothing, batches stay small, and requests end one after
  * another instead of all at the end.
  *
  * Over S stages, S batches must be in flight: a size counts for as many stages as it could keep busy.
@@ -13,8 +13,9 @@ import type { ShapeCosts } from "./step-cost.ts";
 
 /** Runs of a size to learn what it costs: the first does not count, two do. */
 const TRIALS_MAX = 3;
-/** Runs of the shape after which a size is tried again. */
+/** Runs of the shape after which a size is tried again; after each further trial, twice as many. */
 const TRIAL_AGAIN_RUNS = 512;
+const TRIAL_AGAIN_RUNS_MAX = 8_192;
 /** A larger size must give this much more. */
 const GAIN_MIN = 1.05;
 
@@ -34,11 +35,15 @@ export interface SizeAnswer {
   readonly isTrial: boolean;
 }
 
-/** Sizes that are tried: 1 to 8, then eighths of the way to the next power of two. */
-export function isTriedSize(rows: number): boolean {
+/**
+ * Sizes that are tried: powers of two; and near the best of them, if that is more than one row, 1
+ * to 8, then eighths of the way to the next power of two.
+ */
+export function isTriedSize(rows: number, best: number): boolean {
   let step = 1;
   while (rows > 8 * step) step *= 2;
-  return rows % step === 0;
+  const isNear = best > 1 && 2 * rows > best && rows < 2 * best;
+  return Number.isInteger(Math.log2(rows)) || (isNear && rows % step === 0);
 }
 
 export function chooseSize(costs: ShapeCosts, question: SizeQuestion): SizeAnswer {
@@ -46,14 +51,18 @@ export function chooseSize(costs: ShapeCosts, question: SizeQuestion): SizeAnswe
   const most = Math.max(least, Math.min(question.most, costs.rowsMax));
   // A size that leaves stages empty is no use while there are so few rows.
   const triedMost = Math.min(most, Math.max(least, Math.floor(rowsHere / stages)));
+  const best = bestMeasured(costs, { ...question, most });
   for (let rows = least; rows <= triedMost; rows++) {
-    if (isTriedSize(rows) && wantsTrial(costs, rows)) return { rows, isTrial: true };
+    if (isTriedSize(rows, best) && wantsTrial(costs, rows)) return { rows, isTrial: true };
   }
-  return { rows: bestMeasured(costs, { ...question, most }), isTrial: false };
+  return { rows: best, isTrial: false };
 }
 
 function wantsTrial(costs: ShapeCosts, rows: number): boolean {
-  return costs.trials(rows) < TRIALS_MAX || costs.runsSince(rows) >= TRIAL_AGAIN_RUNS;
+  const further = costs.trials(rows) - TRIALS_MAX;
+  if (further < 0) return true;
+  const pause = Math.min(TRIAL_AGAIN_RUNS * 2 ** further, TRIAL_AGAIN_RUNS_MAX);
+  return costs.runsSince(rows) >= pause;
 }
 
 function bestMeasured(costs: ShapeCosts, question: SizeQuestion): number {

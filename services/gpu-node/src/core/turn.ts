@@ -5,8 +5,8 @@
  *
  * The moment of a row is its arrival plus the patience of its class (kernel/priority-class.ts), or
  * the latest start that still meets its deadline, if that is earlier. A deadline that cannot be met
- * any more counts for nothing, so that a lost cause takes nobody's place. It is looked at when the
- * row begins to wait and again when it comes to the front: a moment only ever moves back.
+ * any more counts for nothing: a lost cause is helped no more. It is looked at when the row begins to
+ * wait and again when it comes to the front: a moment only ever moves back.
  */
 import { type PriorityClass, turnMs } from "@fluxline/kernel/priority-class.ts";
 import type { TenantAccount, TenantClock } from "./tenant-clock.ts";
