@@ -20,6 +20,8 @@ export const CATALOGUE_LENGTH = 28;
 const SHAPES = [
   { columns: 4, rows: 4, maxSequenceLength: 16 },
   { columns: 7, rows: 3, maxSequenceLength: 24 },
+  // With heads 128 wide, more tokens than one block of keys of the CPU's attention holds.
+  { columns: 18, rows: 16, maxSequenceLength: 32 },
 ] as const;
 const PROMPTS = [
   "a large red circle in the top left on a yellow background",
@@ -43,10 +45,13 @@ export function catalogueOf(sizeMultiple: number): readonly CatalogueEntry[] {
   });
 }
 
-/** Every third is of the second shape, every fourth long, every fifth has two passes. */
+/**
+ * Every third is of another shape, every ninth of the large one; every fourth is long, every fifth
+ * has two passes, every seventh several images.
+ */
 function entry(random: Random, number: number, sizeMultiple: number): CatalogueEntry {
   const pick = <T>(values: readonly T[]): T => values[random.below(values.length)]!;
-  const shape = number % 3 === 2 ? 1 : 0;
+  const shape = number % 9 === 8 ? 2 : number % 3 === 2 ? 1 : 0;
   const { columns, rows, maxSequenceLength } = SHAPES[shape];
   const steps = number % 4 === 1 ? LONG_STEPS : STEPS_MIN + random.below(STEPS_RANGE);
   const twice = number % 5 === 3;

@@ -325,9 +325,10 @@ function drawFor(source: CaseSource, name: string): CaseDraw {
 
 /** What of the matrix a case shows, as `axis=value`. */
 export function facetsOf({ subject, legs }: MatrixCase, source: CaseSource): readonly string[] {
-  const { passes, images } = source.catalogue[subject]!;
+  const { passes, images, shape } = source.catalogue[subject]!;
   return [
     `model=${source.model}`,
+    `shape=${shape}`,
     `moves=${legs.length - 1}`,
     ...(passes === 2 ? ["guidance=true"] : []),
     ...(images > 1 ? ["images=several"] : []),

@@ -13,7 +13,6 @@ import type { CaseSource } from "./matrix-case.ts";
 import { Reference } from "./reference.ts";
 
 const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
-const HEAD_WIDTH = 32;
 
 export interface MatrixModel {
   readonly folder: string;
@@ -52,12 +51,13 @@ export class MatrixModels {
   }
 }
 
-/** 4 to 6 double blocks, 1 to 2 single ones, 1 to 5 heads. */
+/** 4 to 6 double blocks, 1 to 2 single ones; 1 to 5 heads of 32, or 1 to 2 of 128 as in FLUX.1. */
 function randomGeometry(parent: string, seed: number): string {
   const random = new Random(seed);
+  const wide = random.below(2) === 1;
   return randomCheckpoint(parent, {
-    heads: 1 + random.below(5),
-    headWidth: HEAD_WIDTH,
+    heads: 1 + random.below(wide ? 2 : 5),
+    headWidth: wide ? 128 : 32,
     doubleBlocks: 4 + random.below(3),
     singleBlocks: 1 + random.below(2),
   });

@@ -39,6 +39,7 @@ test("the sample shows every axis, the matrix every value", () => {
       ...[1, 2, 3, 4].map((stages) => `stages=${stages}`),
       ...[0, 1, 2, 3, 4, 5].map((moves) => `moves=${moves}`),
       ...[1, 2].map((threads) => `threads=${threads}`),
+      ...[0, 1, 2].map((shape) => `shape=${shape}`),
       "guidance=true",
       "images=several",
       "links=stage processes",
