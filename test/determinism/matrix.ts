@@ -23,12 +23,17 @@ const SAY_EVERY_MS = 15_000;
 
 interface Outcome {
   readonly name: string;
-  /** Of the case: one that is drawn otherwise today has to run again. */
+  /** Of model and case: what is drawn otherwise today has to run again. */
   readonly digest: string;
   readonly seconds: number;
   readonly latents: number;
   readonly pictures: number;
   readonly differences: readonly string[];
+}
+
+interface Drawn {
+  readonly model: MatrixModel;
+  readonly one: MatrixCase;
 }
 
 function options(): { seed: number; only: string | undefined; minutes: number } {
@@ -56,19 +61,20 @@ async function main(): Promise<number> {
   const models = await MatrixModels.open(seed);
   const groups = new GroupPool(RUNNERS_MAX);
   const all = models.all.flatMap((model) =>
-    matrixCases(model.source).map((one) => ({ model, one })),
+    matrixCases(model.source).map((one): Drawn => ({ model, one })),
   );
   const chosen = all.filter(({ one }) => only === undefined || one.name.includes(only));
-  const isDone = (one: MatrixCase): boolean => done.get(one.name)?.digest === digestOf(one);
-  const left = chosen.filter(({ one }) => only !== undefined || !isDone(one));
+  const isDone = (each: Drawn): boolean => done.get(each.one.name)?.digest === digestOf(each);
+  const left = chosen.filter((each) => only !== undefined || !isDone(each));
   console.log(`seed ${seed}: ${chosen.length} cases, ${chosen.length - left.length} done before.`);
   console.log(`Begins none after ${minutes} minutes. What is cut goes on with: --seed ${seed}`);
   const begun = Date.now();
   let said = begun;
   let count = 0;
-  for (const { model, one } of left) {
+  for (const each of left) {
+    const { model, one } = each;
     if (Date.now() - begun > minutes * 60_000) break;
-    const outcome = await timed(one, () => runCase(one, { ...partsOf(model), groups }));
+    const outcome = await timed(each, () => runCase(one, { ...partsOf(model), groups }));
     done.set(one.name, outcome);
     appendFileSync(file, `${JSON.stringify(outcome)}\n`);
     count += 1;
@@ -80,7 +86,7 @@ async function main(): Promise<number> {
   }
   await groups.close();
   await models.close();
-  const outcomes = chosen.flatMap(({ one }) => (isDone(one) ? done.get(one.name)! : []));
+  const outcomes = chosen.flatMap((each) => (isDone(each) ? done.get(each.one.name)! : []));
   return report(outcomes, chosen.length, seed);
 }
 
@@ -88,16 +94,17 @@ function partsOf({ reference, folder }: MatrixModel) {
   return { reference, folder };
 }
 
-async function timed(one: MatrixCase, run: () => ReturnType<typeof runCase>): Promise<Outcome> {
+async function timed(each: Drawn, run: () => ReturnType<typeof runCase>): Promise<Outcome> {
   const begun = performance.now();
   const { latentsCompared, picturesCompared, differences } = await run();
   const seconds = (performance.now() - begun) / 1000;
   const [latents, pictures] = [latentsCompared, picturesCompared];
-  return { name: one.name, digest: digestOf(one), seconds, latents, pictures, differences };
+  return { name: each.one.name, digest: digestOf(each), seconds, latents, pictures, differences };
 }
 
-function digestOf(one: MatrixCase): string {
-  return createHash("sha256").update(JSON.stringify(one)).digest("hex").slice(0, 16);
+function digestOf({ model, one }: Drawn): string {
+  const { digest } = model.reference.model.profile;
+  return createHash("sha256").update(digest).update(JSON.stringify(one)).digest("hex").slice(0, 16);
 }
 
 /** Outcomes of a run with this seed that was cut; its last line may be half written. */

@@ -5,16 +5,15 @@
  */
 import { fileURLToPath } from "node:url";
 import type { RequestedImage } from "@fluxline/kernel/image-request.ts";
-import { describe, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { ImageBench } from "../support/image-bench.ts";
-import { gpuProvider } from "./provider.ts";
+import { describeOnGpu, gpuProvider } from "./provider.ts";
 
 /** Levels of 255, on average over a picture. */
 const MEAN_LEVELS_TOLERANCE = 1;
 
 const folder = fileURLToPath(new URL("../../models/flux-tiny", import.meta.url));
 const provider = await gpuProvider(process.env["FLUXLINE_GPU_PROVIDER"]);
-console.log(provider.line);
 
 const ask = (change: Partial<RequestedImage> = {}): RequestedImage => ({
   prompt: "a large red circle in the top left on a yellow background",
@@ -57,7 +56,7 @@ function say(what: string, actual: Uint8Array, expected: Uint8Array): void {
   expect(mean, what).toBeLessThan(MEAN_LEVELS_TOLERANCE);
 }
 
-describe.skipIf(!provider.available)("a group", () => {
+describeOnGpu(provider, () => {
   test("draws what the CPU draws, and the same again", async () => {
     const onCpu = await onBench(1, "cpu", picture);
     await onBench(1, provider.name, async (bench) => {
@@ -88,8 +87,4 @@ describe.skipIf(!provider.available)("a group", () => {
     expect(killed).toBe(true);
     expect(after).toEqual(alone);
   });
-});
-
-test("what is skipped says why", () => {
-  if (!provider.available) expect(provider.line).toContain("it needs");
 });

@@ -18,7 +18,7 @@ import { batchOf, withTextLength } from "../determinism/row-batch.ts";
 import { relativeError } from "../golden/comparison.ts";
 import { manifest } from "../golden/golden-data.ts";
 import { goldenCheckpoint, networkInputs } from "../golden/network-run.ts";
-import { gpuProvider } from "./provider.ts";
+import { describeOnGpu, gpuProvider } from "./provider.ts";
 
 /** float32 products may be rounded to TF32, which has float16's ten bits; so has the type itself. */
 const TOLERANCE = 0.01;
@@ -33,7 +33,6 @@ const BUILDERS: Readonly<Record<string, (part: Component, runType: RunType) => O
 };
 
 const provider = await gpuProvider(process.env["FLUXLINE_GPU_PROVIDER"]);
-console.log(provider.line);
 
 const opened: OnnxSession[] = [];
 afterEach(async () => {
@@ -60,72 +59,78 @@ function values({ type, data }: Tensor): Float32Array {
     : (data as Float32Array);
 }
 
-test("it is said whether this machine has a GPU, and if not, what it would need", () => {
-  expect(provider.line).toMatch(/^gpu tests (run on|are skipped, this machine has no) /);
-});
-
-describe.skipIf(!provider.available)("against the goldens of diffusers", () => {
-  const cases = Object.keys(BUILDERS).flatMap((network) =>
-    manifest.checkpoints.flatMap(({ name: checkpoint }) =>
-      RUN_TYPES.map((runType) => ({ network, checkpoint, runType })),
-    ),
-  );
-  test.for(cases)("$network of $checkpoint, $runType", async ({ network, checkpoint, runType }) => {
-    const part = component(await goldenCheckpoint(checkpoint), network.split(".")[0]!);
-    const inputs = networkInputs(golden(network, checkpoint), part);
-    const build = BUILDERS[network]!;
-    const cpu = await openSession(toGraph(build(part, "float32")), { provider: "cpu", threads: 1 });
-    opened.push(cpu);
-    const expected = await cpu.run(inputs); // itself held to the goldens, at 1e-5
-    const actual = await (await open(build(part, runType))).run(inputs);
-    for (const [name, tensor] of Object.entries(expected)) {
-      expect(relativeError(values(actual[name]!), values(tensor)), name).toBeLessThan(TOLERANCE);
-    }
+describeOnGpu(provider, () => {
+  describe("against the goldens of diffusers", () => {
+    const cases = Object.keys(BUILDERS).flatMap((network) =>
+      manifest.checkpoints.flatMap(({ name: checkpoint }) =>
+        RUN_TYPES.map((runType) => ({ network, checkpoint, runType })),
+      ),
+    );
+    test.for(cases)(
+      "$network of $checkpoint, $runType",
+      async ({ network, checkpoint, runType }) => {
+        const part = component(await goldenCheckpoint(checkpoint), network.split(".")[0]!);
+        const inputs = networkInputs(golden(network, checkpoint), part);
+        const build = BUILDERS[network]!;
+        const cpu = await openSession(toGraph(build(part, "float32")), {
+          provider: "cpu",
+          threads: 1,
+        });
+        opened.push(cpu);
+        const expected = await cpu.run(inputs); // itself held to the goldens, at 1e-5
+        const actual = await (await open(build(part, runType))).run(inputs);
+        for (const [name, tensor] of Object.entries(expected)) {
+          expect(relativeError(values(actual[name]!), values(tensor)), name).toBeLessThan(
+            TOLERANCE,
+          );
+        }
+      },
+    );
   });
-});
 
-describe.skipIf(!provider.available)("the denoiser of flux-tiny's size", () => {
-  const setUp = async (runType: RunType) => {
-    const part = component(await goldenCheckpoint("dev-like"), "transformer");
-    const given = networkInputs(golden("transformer", "dev-like"), part);
-    return { part, given, whole: await open(fluxTransformerGraph(part, runType)) };
-  };
-  const predict = async (session: OnnxSession, inputs: NamedTensors): Promise<Float32Array> =>
-    values((await session.run(inputs))["sample"]!);
+  describe("the denoiser of flux-tiny's size", () => {
+    const setUp = async (runType: RunType) => {
+      const part = component(await goldenCheckpoint("dev-like"), "transformer");
+      const given = networkInputs(golden("transformer", "dev-like"), part);
+      return { part, given, whole: await open(fluxTransformerGraph(part, runType)) };
+    };
+    const predict = async (session: OnnxSession, inputs: NamedTensors): Promise<Float32Array> =>
+      values((await session.run(inputs))["sample"]!);
 
-  test.for(RUN_TYPES)("in %s, a row alone and in batches of 1 to 8", async (runType) => {
-    const { given, whole } = await setUp(runType);
-    const alone = await predict(whole, batchOf(given, 1, 0));
-    for (const rows of BATCHES) {
-      let equal = 0;
-      let furthest = 0;
-      for (let place = 0; place < rows; place++) {
-        const all = await predict(whole, batchOf(given, rows, place));
-        const own = all.subarray(place * alone.length, (place + 1) * alone.length);
-        const error = relativeError(own, alone);
-        furthest = Math.max(furthest, error);
-        if (error === 0) equal += 1;
-        expect(error, `row ${place} of ${rows}`).toBeLessThan(TOLERANCE);
+    test.for(RUN_TYPES)("in %s, a row alone and in batches of 1 to 8", async (runType) => {
+      const { given, whole } = await setUp(runType);
+      const alone = await predict(whole, batchOf(given, 1, 0));
+      for (const rows of BATCHES) {
+        let equal = 0;
+        let furthest = 0;
+        for (let place = 0; place < rows; place++) {
+          const all = await predict(whole, batchOf(given, rows, place));
+          const own = all.subarray(place * alone.length, (place + 1) * alone.length);
+          const error = relativeError(own, alone);
+          furthest = Math.max(furthest, error);
+          if (error === 0) equal += 1;
+          expect(error, `row ${place} of ${rows}`).toBeLessThan(TOLERANCE);
+        }
+        const off = furthest === 0 ? "" : `, furthest off ${furthest.toExponential(1)}`;
+        console.log(`${provider.name} ${runType}, ${rows} rows: ${equal} places equal${off}`);
       }
-      const off = furthest === 0 ? "" : `, furthest off ${furthest.toExponential(1)}`;
-      console.log(`${provider.name} ${runType}, ${rows} rows: ${equal} places equal${off}`);
-    }
-  });
+    });
 
-  test.for(RUN_TYPES)("in %s, whole and cut in two, run after run", async (runType) => {
-    const { part, given, whole } = await setUp(runType);
-    const inputs = batchOf(given, 2, 0);
-    const expected = await predict(whole, inputs);
-    expect(await predict(whole, inputs), "the same run again").toEqual(expected);
-    const blocks = 5;
-    for (let cut = 1; cut < blocks; cut++) {
-      const first = await open(fluxTransformerGraph(part, runType, { first: 0, end: cut }));
-      const rest = await open(fluxTransformerGraph(part, runType, { first: cut, end: blocks }));
-      const handed = { ...inputs, ...(await first.run(inputs)) };
-      const error = relativeError(await predict(rest, withTextLength(handed)), expected);
-      expect(error, `cut at ${cut}`).toBeLessThan(TOLERANCE);
-      const equal = error === 0 ? "equal" : `off by ${error.toExponential(1)}`;
-      console.log(`${provider.name} ${runType}, cut at ${cut}: ${equal}`);
-    }
+    test.for(RUN_TYPES)("in %s, whole and cut in two, run after run", async (runType) => {
+      const { part, given, whole } = await setUp(runType);
+      const inputs = batchOf(given, 2, 0);
+      const expected = await predict(whole, inputs);
+      expect(await predict(whole, inputs), "the same run again").toEqual(expected);
+      const blocks = 5;
+      for (let cut = 1; cut < blocks; cut++) {
+        const first = await open(fluxTransformerGraph(part, runType, { first: 0, end: cut }));
+        const rest = await open(fluxTransformerGraph(part, runType, { first: cut, end: blocks }));
+        const handed = { ...inputs, ...(await first.run(inputs)) };
+        const error = relativeError(await predict(rest, withTextLength(handed)), expected);
+        expect(error, `cut at ${cut}`).toBeLessThan(TOLERANCE);
+        const equal = error === 0 ? "equal" : `off by ${error.toExponential(1)}`;
+        console.log(`${provider.name} ${runType}, cut at ${cut}: ${equal}`);
+      }
+    });
   });
 });

@@ -3,6 +3,7 @@
  * another than CUDA; `cpu` runs the tests themselves where there is no GPU, and says nothing of one.
  */
 import { listProviders } from "@fluxline/gpu-node/adapters/provider-list.ts";
+import { describe, test } from "vitest";
 
 const PROVIDERS = ["cuda", "tensorrt", "cpu"] as const;
 
@@ -25,4 +26,10 @@ export async function gpuProvider(asked = "cuda"): Promise<GpuProvider> {
     ? `gpu tests run on ${name}: ${detail}`
     : `gpu tests are skipped, this machine has no ${name}: ${detail}`;
   return { name, available, line };
+}
+
+/** The tests where the provider is; elsewhere one that is skipped, with the reason for its name. */
+export function describeOnGpu(provider: GpuProvider, tests: () => void): void {
+  if (provider.available) describe(`on ${provider.name}`, tests);
+  else test.skip(provider.line, tests);
 }
