@@ -29,7 +29,7 @@ export interface Plant {
 export interface CaseParts {
   readonly reference: Reference;
   readonly folder: string;
-  readonly groups: GroupPool;
+  readonly groups: Pick<GroupPool, "group">;
   readonly plant?: Plant;
 }
 

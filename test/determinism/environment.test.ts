@@ -5,7 +5,7 @@
 import { afterAll, expect, test } from "vitest";
 import { runCase } from "./case-run.ts";
 import { GroupPool } from "./group-pool.ts";
-import { matrixCases } from "./matrix-case.ts";
+import { matrixCases } from "./matrix-axes.ts";
 import { MatrixModels } from "./models.ts";
 
 const VARIABLE = "ORT_DISABLE_FLASH_ATTENTION";

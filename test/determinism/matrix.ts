@@ -13,7 +13,8 @@ import { parseArgs } from "node:util";
 import Table from "cli-table3";
 import { runCase } from "./case-run.ts";
 import { GroupPool } from "./group-pool.ts";
-import { type MatrixCase, matrixCases } from "./matrix-case.ts";
+import { matrixCases } from "./matrix-axes.ts";
+import type { MatrixCase } from "./matrix-case.ts";
 import { type MatrixModel, MatrixModels } from "./models.ts";
 
 const OUT = fileURLToPath(new URL("../../out/determinism/", import.meta.url));
@@ -60,6 +61,13 @@ async function main(): Promise<number> {
   const done = new Map(earlier(file).map((outcome) => [outcome.name, outcome]));
   const models = await MatrixModels.open(seed);
   const groups = new GroupPool(RUNNERS_MAX);
+  // Runners and stages end with this process.
+  const cut = (): void => {
+    models.removeFiles();
+    console.log(`\ncut; to go on: npm run determinism -- --seed ${seed}`);
+    process.exit(130);
+  };
+  process.once("SIGINT", cut).once("SIGTERM", cut);
   const all = models.all.flatMap((model) =>
     matrixCases(model.source).map((one): Drawn => ({ model, one })),
   );

@@ -2,12 +2,17 @@
  * The matrix can fail: mistakes that a batcher, a pipeline or a checkpoint could make are made on
  * purpose, and each must be found at the first boundary that it spoils.
  */
+import { openCheckpoint } from "@fluxline/gpu-node/adapters/checkpoint-folder.ts";
+import { layOutDevices } from "@fluxline/gpu-node/adapters/group-devices-layout.ts";
+import { DeviceRunner } from "@fluxline/gpu-node/adapters/runner/device-runner.ts";
+import { deviceMap, planStages } from "@fluxline/gpu-node/core/stage-plan.ts";
+import { describeModel, modelLayout } from "@fluxline/gpu-node/models/families.ts";
 import type { ImageModel, ImagePlan } from "@fluxline/gpu-node/core/image-model.ts";
 import type { ImageRequest } from "@fluxline/kernel/image-request.ts";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { testSeed } from "../support/seed.ts";
 import { type Plant, runCase } from "./case-run.ts";
-import { GroupPool } from "./group-pool.ts";
+import { GroupPool, type MatrixGroup } from "./group-pool.ts";
 import type { Leg, MatrixCase } from "./matrix-case.ts";
 import { type MatrixModel, MatrixModels } from "./models.ts";
 
@@ -40,9 +45,14 @@ afterAll(async () => {
   await models.close();
 });
 
-const differences = async (plant?: Plant, one = moved): Promise<string> => {
+const differences = async (
+  plant?: Plant,
+  one = moved,
+  among: Pick<GroupPool, "group"> = groups,
+): Promise<string> => {
   const { folder, reference } = model;
-  const evidence = await runCase(one, { folder, reference, groups, ...(plant && { plant }) });
+  const parts = { folder, reference, groups: among, ...(plant && { plant }) };
+  const evidence = await runCase(one, parts);
   return evidence.differences.join("\n");
 };
 
@@ -123,6 +133,54 @@ test("the prediction of another row is found", async () => {
     }),
   };
   expect(await differences(plant)).toContain("the subject, in a batch: boundary 5:");
+});
+
+/** A group of two stages that both run block 3 of flux-tiny. */
+async function overlappingGroup(folder: string): Promise<MatrixGroup> {
+  const checkpoint = await openCheckpoint(folder);
+  const layout = modelLayout(checkpoint);
+  const right = planStages(layout, { stages: 2, cuts: [4] });
+  const stages = [
+    { first: 0, end: 4 },
+    { first: 3, end: 6 },
+  ];
+  const plan = { ...right, stages };
+  const wrong = describeModel(checkpoint, { runType: "float32", stages });
+  const devices = layOutDevices({
+    model: wrong,
+    layout,
+    plan,
+    provider: "cpu",
+    makeRunner: ({ role, graphs }) =>
+      new DeviceRunner({
+        device: { provider: "cpu", threads: 1 },
+        role,
+        graphs,
+        environment: process.env,
+        log: () => undefined,
+        onBroken: () => undefined,
+      }),
+  });
+  await devices.start();
+  return {
+    model: wrong,
+    devices,
+    plan: deviceMap(layout, plan),
+    stages: 2,
+    onStep: () => undefined,
+    kill: () => expect.unreachable(),
+    restarts: () => 0,
+    close: () => devices.stop(),
+  };
+}
+
+test("a block that two stages run cannot pass: what is handed on names the next block", async () => {
+  const wrong = await overlappingGroup(model.folder);
+  const found = await differences(undefined, moved, {
+    group: (folder, shape) =>
+      shape.cuts.length === 0 ? groups.group(folder, shape) : Promise.resolve(wrong),
+  }).finally(() => wrong.close());
+  expect(found).toMatch(/leg 2 of 2: the subject failed: .* input temb\.3 is missing/);
 });
 
 test("a checkpoint that is one step off is found where it arrives, and in the next step", async () => {

@@ -47,6 +47,11 @@ export class MatrixModels {
 
   async close(): Promise<void> {
     for (const { reference } of this.all) await reference.close();
+    this.removeFiles();
+  }
+
+  /** For a process that ends at once. */
+  removeFiles(): void {
     rmSync(this.#scratch, { recursive: true, force: true });
   }
 }

@@ -6,7 +6,8 @@ import { afterAll, expect, test } from "vitest";
 import { testSeed } from "../support/seed.ts";
 import { runCase } from "./case-run.ts";
 import { GroupPool } from "./group-pool.ts";
-import { facetsOf, matrixCases, sampleOf } from "./matrix-case.ts";
+import { facetsOf, sampleOf } from "./case-sample.ts";
+import { matrixCases } from "./matrix-axes.ts";
 import { MatrixModels } from "./models.ts";
 
 const CASES_PER_MODEL = 4;
