@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
+import { connect as connectTls } from "node:tls";
 import { type LinkAddress } from "@fluxline/gpu-node/adapters/stage-link/link-address.ts";
 import type { LinkIdentity } from "@fluxline/gpu-node/adapters/stage-link/link-identity.ts";
 import { controlFrame, type Hello } from "@fluxline/gpu-node/adapters/stage-link/link-message.ts";
@@ -275,6 +276,32 @@ describe("mutual TLS", () => {
       reason: "FRAME_MAGIC",
       message: expect.stringContaining("both ends or none use TLS"),
     });
+  });
+
+  test("gives no link to a peer that shows no certificate, whatever it says", async () => {
+    const security = await authority.issue("stage", { name: "g0" });
+    const stage = await bench.listen({ address: tcp, security });
+    const { port } = stage.address as { port: number };
+    const peer = connectTls({ port, host: "127.0.0.1", rejectUnauthorized: false });
+    bench.onClose(async () => void peer.destroy());
+    peer.on("error", () => undefined);
+    const received: Buffer[] = [];
+    peer.on("data", (bytes: Buffer) => received.push(bytes));
+    peer.write(controlFrame("hello", validHello));
+    peer.write(controlFrame("accept"));
+    await new Promise((resolve) => peer.once("close", resolve));
+    expect(stage.side.refusals).toMatchObject([{ reason: "PEER_NOT_TRUSTED" }]);
+    expect(Buffer.concat(received).toString()).toContain("PEER_NOT_TRUSTED");
+    expect(stage.side.links).toEqual([]);
+  });
+
+  test("drops a peer that never begins it", async () => {
+    const security = await authority.issue("stage", { name: "g0" });
+    const limits = impatientLimits();
+    const stage = await bench.listen({ address: tcp, security, limits });
+    const peer = new RawPeer(bench, stage.address);
+    await until(() => peer.isClosed);
+    expect(stage.side.refusals).toMatchObject([{ reason: "HANDSHAKE_TIMEOUT" }]);
   });
 
   test("names the files when they cannot be used", async () => {

@@ -26,7 +26,7 @@ export interface LinkDialerOptions {
   /** Who has to listen there. */
   readonly expected: ExpectedPeer;
   readonly limits: LinkLimits;
-  readonly security?: LinkSecurity;
+  readonly security?: LinkSecurity | undefined;
   /** For the jitter. */
   readonly random: Random;
   /** The handshake is done. Called before a frame of the peer is read. */

@@ -29,8 +29,11 @@ export interface LinkLimits {
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const HEADER_BYTES_MAX = 512 * KIB;
-/** 4 rows of 1024x1024 with 512 text tokens, 3072 wide, in float32 are 216 MiB. */
-const PAYLOAD_BYTES_MAX = 256 * MIB;
+/**
+ * FLUX.1's largest activation at the default batch: 4 rows of 2048x2048, which are 16,384 + 512
+ * tokens of 3072 float32 each, have 792 MiB. It bounds what may come; no memory is kept for it.
+ */
+const PAYLOAD_BYTES_MAX = 1024 * MIB;
 const WINDOW_FRAMES = 8;
 const FULL_FRAMES_IN_WINDOW = 2;
 const FULL_FRAMES_IN_QUEUE = 4;

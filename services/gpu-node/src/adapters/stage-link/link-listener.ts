@@ -25,7 +25,7 @@ export interface LinkListenerOptions {
   readonly identity: LinkIdentity;
   readonly limits: LinkLimits;
   /** Without it streams are plain, which is for one machine or a network of one's own. */
-  readonly security?: LinkSecurity;
+  readonly security?: LinkSecurity | undefined;
   /** A peer has passed the handshake. Called before a frame of it is read. */
   readonly onLink: (link: Link) => LinkHandlers;
   readonly log: LinkLog;
