@@ -15,6 +15,8 @@ import { firstStep } from "./first-step.ts";
 import { eventLoopDelay } from "./event-loop.ts";
 import { loading } from "./loading.ts";
 import { type Measurement, measurementTable } from "./measurement.ts";
+import { stageOccupancy } from "./occupancy.ts";
+import { preemption } from "./preemption.ts";
 import { randomCheckpoint } from "./random-checkpoint.ts";
 import { servingOverhead } from "./serving-overhead.ts";
 import { stepRatio } from "./step-ratio.ts";
@@ -25,6 +27,8 @@ const CACHE = join(ROOT, ".cache/bench");
 const MIDDLE = { heads: 6, headWidth: 128, doubleBlocks: 3, singleBlocks: 6 };
 /** As wide, with a number of equally heavy blocks that two stages can share evenly. */
 const EVEN = { heads: 6, headWidth: 128, doubleBlocks: 3, singleBlocks: 5 };
+/** Four equal blocks, for stages whose computing is simulated. */
+const SMALL = { heads: 2, headWidth: 32, doubleBlocks: 4, singleBlocks: 0 };
 /** About a gigabyte in float32. */
 const LARGE = { heads: 12, headWidth: 128, doubleBlocks: 1, singleBlocks: 5 };
 
@@ -50,6 +54,11 @@ const parts: Readonly<Record<string, Part>> = {
     budgetSeconds: 480,
     measure: () => twoStages(randomCheckpoint(CACHE, EVEN)),
   },
+  occupancy: {
+    budgetSeconds: 240,
+    measure: () => stageOccupancy(randomCheckpoint(CACHE, SMALL)),
+  },
+  preemption: { budgetSeconds: 120, measure: () => preemption() },
   "first-step": { budgetSeconds: 30, measure: () => firstStep() },
   "event-loop": { budgetSeconds: 60, measure: () => eventLoopDelay(middle()) },
   "loading-float32": {

@@ -16,15 +16,29 @@ import type { DrawingShape } from "./bare-process.ts";
 
 const LAUNCHER = fileURLToPath(new URL("../../services/cli/bin/fluxline.mjs", import.meta.url));
 
+interface ReadyEvent {
+  readonly event: "ready";
+  readonly address: string;
+  readonly nats: string;
+}
+
+/** Requests that follow one another, so many at a time, until it is stopped. */
+export interface Load {
+  /** Resolves when what is under way has come. */
+  stop(): Promise<void>;
+}
+
 export class ServedStack {
+  readonly natsUrl: string;
   readonly #process: ChildProcess;
   readonly #client: ImageServiceClient;
   readonly #folder: string;
   #images = 0;
 
-  private constructor(process_: ChildProcess, address: string, folder: string) {
+  private constructor(process_: ChildProcess, ready: ReadyEvent, folder: string) {
+    this.natsUrl = ready.nats;
     this.#process = process_;
-    this.#client = new ImageServiceClient(address, credentials.createInsecure());
+    this.#client = new ImageServiceClient(ready.address, credentials.createInsecure());
     this.#folder = folder;
   }
 
@@ -42,12 +56,12 @@ export class ServedStack {
       { stdio: ["ignore", "pipe", "inherit"] },
     );
     process.once("exit", () => process_.kill("SIGTERM"));
-    const { promise, resolve, reject } = Promise.withResolvers<string>();
+    const { promise, resolve, reject } = Promise.withResolvers<ReadyEvent>();
     // Read to the end: a pipe that nobody reads would hold up who writes.
     createInterface({ input: process_.stdout! })
       .on("line", (line) => {
-        const event = JSON.parse(line) as { event: string; address?: string };
-        if (event.event === "ready") resolve(event.address!);
+        const event = JSON.parse(line) as ReadyEvent | { readonly event: "died" };
+        if (event.event === "ready") resolve(event);
         if (event.event === "died") console.error(line);
       })
       .on("close", () => reject(new Error("fluxline up ended before it was ready")));
@@ -61,6 +75,22 @@ export class ServedStack {
       while (left-- > 0) await this.#drawNext(shape);
     };
     await Promise.all(Array.from({ length: atATime }, client));
+  }
+
+  /** Draws pictures of the shapes that `next` names until it is stopped. */
+  load(next: () => DrawingShape, atATime: number): Load {
+    let stopped = false;
+    const client = async (): Promise<void> => {
+      while (!stopped) await this.#drawNext(next());
+    };
+    const all = Promise.all(Array.from({ length: atATime }, client));
+    all.catch(() => undefined); // told where it is awaited
+    return {
+      stop: async () => {
+        stopped = true;
+        await all;
+      },
+    };
   }
 
   async #drawNext({ side, steps, textLength }: DrawingShape): Promise<void> {

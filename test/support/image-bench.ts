@@ -24,6 +24,7 @@ import {
   planStages,
   type StagePlan,
 } from "@fluxline/gpu-node/core/stage-plan.ts";
+import type { ServiceTerms } from "@fluxline/gpu-node/core/turn.ts";
 import type { ImageModel, Pixels } from "@fluxline/gpu-node/core/image-model.ts";
 import { describeModel, modelLayout } from "@fluxline/gpu-node/models/families.ts";
 import { realClock } from "@fluxline/platform/real-clock.ts";
@@ -175,15 +176,20 @@ export class ImageBench {
     throw new AppError("invalid_argument", JSON.stringify(resolution.violations));
   }
 
-  begin(requested: RequestedImage, units?: readonly EngineUnit[]): BenchJob {
+  /** `terms`: what it claims beside the others, if not what everybody does. */
+  begin(
+    requested: RequestedImage,
+    units?: readonly EngineUnit[],
+    terms: Partial<ServiceTerms> = {},
+  ): BenchJob {
     const request = this.resolve(requested);
     const id = `job-${this.#nextId++}`;
     const { promise, resolve } = Promise.withResolvers<JobEnd>();
     this.#ends.set(id, resolve);
     this.#images.set(id, []);
     const all = Array.from({ length: request.imageCount }, (_, index) => ({ index, step: 0 }));
-    const terms = { tenant: "default", share: 1, priorityClass: "standard" } as const;
-    this.engine.assign({ id, request, units: units ?? all, alone: false, ...terms });
+    const usual = { tenant: "default", share: 1, priorityClass: "standard" } as const;
+    this.engine.assign({ id, request, units: units ?? all, alone: false, ...usual, ...terms });
     return { id, end: promise };
   }
 
