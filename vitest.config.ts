@@ -20,6 +20,7 @@ export default defineConfig({
       { test: { name: "golden", include: ["test/golden/**/*.test.ts"], ...slow } },
       { test: { name: "integration", include: ["test/integration/**/*.test.ts"], ...slow } },
       { test: { name: "e2e", include: ["test/e2e/**/*.test.ts"], ...slow } },
+      { test: { name: "chaos", include: ["test/chaos/**/*.test.ts"], ...slow } },
       { test: { name: "determinism", include: ["test/determinism/**/*.test.ts"], ...slow } },
       { test: { name: "gpu", include: ["test/gpu/**/*.test.ts"], ...slow } },
       { test: { name: "slow", include: ["test/slow/**/*.test.ts"], ...slow } },

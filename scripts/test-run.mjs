@@ -26,6 +26,7 @@ const SUITES = [
   { name: "golden", limitMs: 10 * MINUTE_MS },
   { name: "integration", limitMs: 10 * MINUTE_MS },
   { name: "e2e", limitMs: 15 * MINUTE_MS },
+  { name: "chaos", limitMs: 10 * MINUTE_MS },
   { name: "determinism", limitMs: 10 * MINUTE_MS },
   { name: "gpu", limitMs: 10 * MINUTE_MS },
   { name: "slow", limitMs: 15 * MINUTE_MS, onlyWhenNamed: true },

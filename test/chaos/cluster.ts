@@ -101,6 +101,14 @@ export class Cluster {
     return member;
   }
 
+  /** Asks a rank or a scheduler to end; a rank takes its group with it. Resolves to its exit code. */
+  drain(victim: Exclude<Victim, { part: "nats" }>): Promise<number | null> {
+    if ("group" in victim) {
+      for (const rank of this.groups[victim.group]!.ranks) rank.allowLeaving();
+    }
+    return this.member(victim).end("SIGTERM");
+  }
+
   /** Kills the runner of a rank; false if it has none at the moment. */
   killRunner(victim: Victim & { part: "runner" }): boolean {
     const [, runner] = this.member(victim).tree;
@@ -125,6 +133,7 @@ export class Cluster {
         if (code !== 0) wrong.push(`${member.spec.name} ended with ${code} when asked to end`);
       }
     };
+    for (const { ranks } of this.groups) for (const rank of ranks) rank.allowLeaving();
     await end(this.groups.map(({ ranks }) => ranks[0]!));
     await end(this.groups.flatMap(({ ranks }) => ranks.slice(1)));
     await end(this.schedulers);

@@ -43,6 +43,8 @@ export class JobHistory {
   readonly attempts: Attempt[] = [];
   readonly violations: string[] = [];
   ends = 0;
+  /** When its end was heard of. */
+  endedMs = 0;
   state: State = State.STATE_UNSPECIFIED;
   readonly #checkpointSteps = new Map<number, number>();
   #mark = 0;
@@ -74,7 +76,9 @@ export class JobHistory {
       latest.ran = true;
     }
     this.state = record.state;
-    if (record.state >= State.STATE_SUCCEEDED) this.ends += 1;
+    if (record.state < State.STATE_SUCCEEDED) return;
+    this.ends += 1;
+    this.endedMs = nowMs;
   }
 
   onProgress(attempt: bigint, step: number, nowMs: number): void {

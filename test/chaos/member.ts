@@ -36,8 +36,10 @@ export class Member {
   #ended = Promise.withResolvers<number | null>();
   #isReady = false;
   #planned = false;
+  #mayLeave = false;
   #stopped = false;
   #failedStarts = 0;
+  #lastCode: number | null = null;
   #starts = 0;
 
   constructor(spec: MemberSpec) {
@@ -74,6 +76,11 @@ export class Member {
     return this.pid === 0 ? [] : treeOf(this.pid);
   }
 
+  /** Its group is drained: the process may end by itself, with exit code 0. */
+  allowLeaving(): void {
+    this.#mayLeave = true;
+  }
+
   /** The process ends by this; resolves to its exit code once it has, null after a signal. */
   async end(signal: "SIGKILL" | "SIGTERM"): Promise<number | null> {
     this.#planned = true;
@@ -82,10 +89,10 @@ export class Member {
     return promise;
   }
 
-  /** Ends it for good. */
+  /** Ends it for good; resolves to the exit code of its last process. */
   async stop(signal: "SIGKILL" | "SIGTERM"): Promise<number | null> {
     this.#stopped = true;
-    if (this.#process === undefined) return null;
+    if (this.#process === undefined) return this.#lastCode;
     return this.end(signal);
   }
 
@@ -93,6 +100,7 @@ export class Member {
     const { args, environment, logFile } = this.spec;
     this.#starts += 1;
     this.#planned = false;
+    this.#mayLeave = false;
     this.#ended = Promise.withResolvers();
     const child = spawn(process.execPath, args, {
       stdio: ["pipe", "pipe", "pipe"],
@@ -116,10 +124,12 @@ export class Member {
     const how = signal ?? `exit code ${code}`;
     appendFileSync(logFile, `--- ${new Date().toISOString()} ${name} ended: ${how}\n`);
     const wasReady = this.#isReady;
-    if (!this.#planned && wasReady) {
+    const allowed = this.#planned || (this.#mayLeave && code === 0);
+    if (!allowed && wasReady) {
       this.unplanned.push({ member: name, atMs: performance.now(), how, wasReady });
     }
-    if (!wasReady && !this.#planned) this.#failedStarts += 1;
+    this.#lastCode = code;
+    if (!wasReady && !allowed) this.#failedStarts += 1;
     this.#process = undefined;
     if (wasReady) {
       this.#isReady = false;

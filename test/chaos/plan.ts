@@ -51,6 +51,7 @@ export interface Plan {
 
 export interface PlanShape {
   readonly seed: number;
+  /** How many; drains and freezes come on top. */
   readonly kills: number;
   readonly stages: number;
   readonly groups: number;
@@ -97,9 +98,11 @@ export function drawPlan(shape: PlanShape): Plan {
   const random = new Random(shape.seed);
   const { seed, stages, groups, schedulers, spared = [] } = shape;
   const strikes: Strike[] = [];
-  while (strikes.length < shape.kills) {
+  for (let kills = 0; kills < shape.kills;) {
     const strike = drawStrike(random, shape);
-    if (!touchesSpared(strike.victim, spared)) strikes.push(strike);
+    if (touchesSpared(strike, spared)) continue;
+    strikes.push(strike);
+    if (strike.blow.kind === "kill") kills += 1;
   }
   return { seed, stages, groups, schedulers, strikes };
 }
@@ -151,10 +154,11 @@ function anyScheduler(random: Random, { schedulers }: PlanShape): Victim {
   return { part: "scheduler", replica: random.below(schedulers) };
 }
 
-/** A runner is not spared with its rank: a rank must outlive it. */
-function touchesSpared(victim: Victim, spared: readonly string[]): boolean {
+/** A runner is not spared with its rank: a rank must outlive it. A drain takes a whole group. */
+function touchesSpared({ victim, blow }: Aim, spared: readonly string[]): boolean {
   if (spared.includes(victimName(victim))) return true;
-  return victim.part === "group" && spared.some((name) => name.startsWith(`g${victim.group} `));
+  const takesGroup = "group" in victim && blow.kind === "drain";
+  return takesGroup && spared.some((name) => name.startsWith(`g${victim.group} `));
 }
 
 export function victimName(victim: Victim): string {

@@ -209,7 +209,7 @@ class ChaosRun {
       case "drain": {
         const member = cluster.member(victim);
         const wasReady = member.isReady;
-        const code = await member.end("SIGTERM");
+        const code = await cluster.drain(victim);
         if (wasReady && code !== 0) {
           this.#wrong.push(`${member.spec.name} ended with ${code} when it was drained`);
         }
