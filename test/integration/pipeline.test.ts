@@ -89,17 +89,6 @@ describe("the same bytes as of one stage", () => {
   });
 });
 
-test("each stage maps the weights of its own blocks only", async () => {
-  bench = await ImageBench.open(model, { stages: 3 });
-  const { graphs, denoiser } = bench.model;
-  const bytes = denoiser.map((name) => graphs.get(name)!.weightBytes);
-  const one = await ImageBench.open(model);
-  const all = one.model.graphs.get("transformer")!.weightBytes;
-  await one.close();
-  expect(Math.max(...bytes)).toBeLessThan(all);
-  expect(bytes.reduce((sum, part) => sum + part, 0)).toBe(all);
-});
-
 test("more stages than blocks are refused with the numbers", async () => {
   const refused = ImageBench.open(model, { stages: BLOCKS + 1 });
   await expect(refused).rejects.toThrow(AppError);

@@ -65,12 +65,12 @@ export function rankFacts(checkpoint: Checkpoint, options: RankOptions): RankFac
 }
 
 /**
- * Until a runner can name its GPU, a GPU's class is this very machine: a checkpoint made on
- * another one is not gone on from. What a group of GPUs leaves to a CPU counts too, because that
+ * A GPU of which nobody has said what kind it is has the class of this very machine: a checkpoint
+ * made on another one is not gone on from, nor may a rank be on another one. What a group of GPUs leaves to a CPU counts too, because that
  * changes numbers; which rank it is placed on does not.
  */
 function deviceFacts(
-  { provider }: RankOptions,
+  { provider, deviceClass = hostname() }: RankOptions,
   layout: ModelLayout,
   plan: StagePlan,
 ): { provider: string; deviceClass: string } {
@@ -78,10 +78,10 @@ function deviceFacts(
     return { provider, deviceClass: readCpuDeviceClass() };
   }
   const onCpu = componentsAt(layout, plan, "cpu").map(({ name }) => name);
-  if (onCpu.length === 0) return { provider, deviceClass: hostname() };
+  if (onCpu.length === 0) return { provider, deviceClass };
   return {
     provider: `${provider},cpu:${onCpu.join("+")}`,
-    deviceClass: `${hostname()},${readCpuDeviceClass()}`,
+    deviceClass: `${deviceClass},${readCpuDeviceClass()}`,
   };
 }
 

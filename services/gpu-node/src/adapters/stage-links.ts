@@ -132,7 +132,11 @@ export class StageLinks {
     // Given back before: it is run again, or its job is gone.
     if (pending === undefined) return;
     this.#pending.delete(message.id);
-    if (message.kind === "failed") return pending.reject(fromErrorRecord(message.error));
+    if (message.kind === "failed") {
+      pending.reject(fromErrorRecord(message.error));
+      if (message.error.reason === "STAGE_LOST") this.#countLoss(message.error.message);
+      return;
+    }
     this.#lossesInARow = 0;
     const { seconds } = message;
     pending.resolve({ tensors: tensorsOf(message.tensors, frame.payload), seconds });
@@ -166,8 +170,13 @@ export class StageLinks {
     log.warn({ why, underWay: this.#pending.size }, "the group is not whole");
     this.#timer = setTimeout(() => this.#away(), awayMsMax);
     onState("broken");
-    if (this.#pending.size > 0) this.#lossesInARow += 1;
+    const isLoss = this.#pending.size > 0;
     this.#giveBack(stageLostError(why, error));
+    if (isLoss) this.#countLoss(why);
+  }
+
+  #countLoss(why: string): void {
+    this.#lossesInARow += 1;
     if (this.#lossesInARow < LOSSES_IN_A_ROW_MAX) return;
     const message = `steps were lost ${LOSSES_IN_A_ROW_MAX} times in a row; the last time: ${why}`;
     this.#options.onBroken(new AppError("unavailable", message, { reason: "STAGE_LOST" }));

@@ -18,6 +18,8 @@ export interface RankOptions {
   readonly provider: Provider;
   readonly threads: number;
   readonly runType: RunType;
+  /** Name of the GPU's kind, for the numerics class; undefined: this very machine is the kind. */
+  readonly deviceClass: string | undefined;
   readonly stages: number;
   readonly cuts: readonly number[] | undefined;
   readonly places: ReadonlyMap<string, Place>;
@@ -45,6 +47,7 @@ export const RANK_OPTIONS = {
   provider: { type: "string", default: "cpu" },
   threads: { type: "string" },
   "run-type": { type: "string", default: "float32" },
+  "device-class": { type: "string" },
   stages: { type: "string", default: "1" },
   cuts: { type: "string" },
   place: { type: "string" },
@@ -151,11 +154,13 @@ export class OptionReader {
 }
 
 export function readRankOptions(reader: OptionReader, cores: number): RankOptions {
+  const provider = reader.oneOf("provider", PROVIDERS, "cpu");
   return {
     pool: reader.token("pool"),
     group: reader.token("group"),
     model: reader.required("model", "give a model folder"),
-    provider: reader.oneOf("provider", PROVIDERS, "cpu"),
+    provider,
+    deviceClass: readDeviceClass(reader, provider),
     threads: reader.whole("threads", { max: THREADS_MAX, fallback: cores }),
     runType: reader.oneOf("run-type", RUN_TYPES, "float32"),
     stages: reader.whole("stages", { max: STAGES_MAX }),
@@ -178,6 +183,14 @@ export function parseStageOptions(argv: readonly string[], cores: number): Stage
   const listen = where === "" ? undefined : reader.address("listen", where);
   reader.finish();
   return { ...shared, rank, listen: listen! };
+}
+
+/** Without a name a GPU is taken for like itself only, and a group may not span two machines. */
+function readDeviceClass(reader: OptionReader, provider: Provider): string | undefined {
+  if (reader.text("device-class") === undefined) return undefined;
+  if (provider !== "cpu" && provider !== "simulated") return reader.token("device-class");
+  reader.wrong("device-class", `is for GPUs; what provider ${provider} computes on is found out`);
+  return undefined;
 }
 
 /** Whether the blocks are there is the planner's to say: it knows the model. */
