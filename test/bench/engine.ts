@@ -85,6 +85,9 @@ async function measureWithin(name: string, { budgetSeconds, measure }: Part) {
   return measurements;
 }
 
+// What a part has started is ended when this process exits, which a signal alone would not bring.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(1));
+
 const { positionals } = parseArgs({ allowPositionals: true });
 const unknown = positionals.filter((name) => !Object.hasOwn(parts, name));
 if (unknown.length > 0) {

@@ -32,7 +32,7 @@ export async function servingOverhead(model: string): Promise<Measurement[]> {
 
 async function compare(model: string, arrangement: Arrangement): Promise<Measurement[]> {
   const { batch, rounds, imagesPerTurn } = arrangement;
-  const options = ["--threads", "1", "--max-batch", String(batch)];
+  const options = ["--threads", "1", "--max-batch", String(batch), "--batching", "full"];
   const stack = await ServedStack.start(model, options);
   const bare = await BareLoop.start(model, SHAPE, batch);
   const spent = new Map<string, number>();

@@ -208,8 +208,12 @@ function addUp(program: Command, session: Session, finish: Finish): void {
     .option("--cuts <BLOCKS>", "first block of each later stage, like 3,5 (default: by block cost)")
     .option("--place <PARTS>", "rank, or cpu, of clip, t5 and vae, like t5=1,vae=cpu")
     .option("--max-batch <N>", "rows of one step at most")
+    .option("--batching <HOW>", "rows of a step: measured, as pays best, or full")
     .option("--max-residents <N>", "images in work in a group at most")
-    .option("--max-steps-in-flight <N>", "steps on their way through the stages (default: S)")
+    .option(
+      "--max-steps-in-flight <N>",
+      "steps on their way through the stages (default: S, and one more from S 2 on)",
+    )
     .option("--simulated-step-seconds <X>", "what a step takes with --provider simulated")
     .option("--checkpoint-every-ms <N>", "work between two checkpoints of an image; 0: none")
     .addOption(jsonOption("JSON lines on stdout: starting, ready, died, restarted, stopped"))

@@ -26,6 +26,7 @@ export interface NodeOptions {
   readonly cuts?: string | undefined;
   readonly place?: string | undefined;
   readonly maxBatch?: string | undefined;
+  readonly batching?: string | undefined;
   readonly maxResidents?: string | undefined;
   readonly maxStepsInFlight?: string | undefined;
   readonly simulatedStepSeconds?: string | undefined;
@@ -103,6 +104,7 @@ function groupSpecs(options: LayoutOptions, facts: GroupFacts): readonly ChildSp
   const address = (rank: number) => `unix:${join(options.socketFolder, `${group}-${rank}.sock`)}`;
   const driver = [gpuNodeProgram, "serve", "--nats", natsUrl, ...shared];
   driver.push(...given("--max-batch", node.maxBatch));
+  driver.push(...given("--batching", node.batching));
   driver.push(...given("--max-residents", node.maxResidents));
   driver.push(...given("--max-steps-in-flight", node.maxStepsInFlight));
   driver.push(...given("--checkpoint-every-ms", node.checkpointEveryMs));

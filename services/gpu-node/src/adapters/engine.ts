@@ -280,18 +280,16 @@ export class Engine {
   }
 
   async #conditioning(encoding: TextEncoding): Promise<NamedTensors> {
-    const conditioning: Record<string, Tensor> = {};
-    for (const { graph, inputs, outputs } of encoding.runs) {
-      const result = await this.#devices.run({
+    // Asked for at once: encoders on one device run back to back, with no step between them.
+    const parts = encoding.runs.map(async ({ graph, inputs, outputs }) => {
+      const { tensors } = await this.#devices.run({
         graph,
         inputs: mapValues(inputs, (tensor) => [{ tensor }]),
         outputs: Object.keys(outputs),
       });
-      for (const [output, name] of Object.entries(outputs)) {
-        conditioning[name] = named(result.tensors, output);
-      }
-    }
-    return conditioning;
+      return Object.entries(outputs).map(([output, name]) => [name, named(tensors, output)]);
+    });
+    return Object.fromEntries((await Promise.all(parts)).flat()) as NamedTensors;
   }
 
   async #denoise(rows: readonly Row[]): Promise<TaskOutcome> {
