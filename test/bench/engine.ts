@@ -11,6 +11,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { batcherDecision } from "./batcher-decision.ts";
+import { checkpointCost } from "./checkpoint-cost.ts";
 import { firstStep } from "./first-step.ts";
 import { eventLoopDelay } from "./event-loop.ts";
 import { loading } from "./loading.ts";
@@ -58,6 +59,7 @@ const parts: Readonly<Record<string, Part>> = {
     budgetSeconds: 240,
     measure: () => stageOccupancy(randomCheckpoint(CACHE, SMALL)),
   },
+  checkpoints: { budgetSeconds: 400, measure: () => checkpointCost(middle()) },
   preemption: { budgetSeconds: 120, measure: () => preemption() },
   "first-step": { budgetSeconds: 30, measure: () => firstStep() },
   "event-loop": { budgetSeconds: 60, measure: () => eventLoopDelay(middle()) },

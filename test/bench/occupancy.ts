@@ -49,14 +49,13 @@ export async function stageOccupancy(model: string): Promise<Measurement[]> {
 /** By rank, over a window in which requests always wait. */
 async function occupancyOf(model: string, maxBatch: number, inFlight: number): Promise<number[]> {
   const atATime = AT_A_TIME_PER_ROW * maxBatch;
-  const stack = await ServedStack.start(model, [
-    ...["--provider", "simulated", "--stages", String(STAGES)],
-    ...["--simulated-step-seconds", String(STAGES * STAGE_SECONDS)],
-    // Off the pipeline: what is measured is the denoiser's stages.
-    ...["--place", "clip=cpu,t5=cpu,vae=cpu"],
-    ...["--max-batch", String(maxBatch), "--max-residents", String(atATime)],
-    ...["--max-steps-in-flight", String(inFlight)],
-  ]);
+  const options = ["--provider", "simulated", "--stages", String(STAGES)];
+  options.push("--simulated-step-seconds", String(STAGES * STAGE_SECONDS));
+  // Off the pipeline: what is measured is the denoiser's stages.
+  options.push("--place", "clip=cpu,t5=cpu,vae=cpu");
+  options.push("--max-batch", String(maxBatch), "--max-residents", String(atATime));
+  options.push("--max-steps-in-flight", String(inFlight));
+  const stack = await ServedStack.start(model, options);
   const reports = await StageReports.follow(stack.natsUrl);
   const random = new Random(SEED);
   const next = (): DrawingShape => {

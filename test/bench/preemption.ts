@@ -38,32 +38,53 @@ const ARRANGEMENTS: readonly Arrangement[] = [
 export async function preemption(): Promise<Measurement[]> {
   console.error(`  seed ${SEED}`);
   const measurements: Measurement[] = [];
-  for (const arrangement of ARRANGEMENTS) measurements.push(await longest(arrangement));
+  for (const arrangement of ARRANGEMENTS) measurements.push(...(await longest(arrangement)));
   return measurements;
 }
 
-async function longest({ stages, rowsMax }: Arrangement): Promise<Measurement> {
-  const limits = { rowsMax, residentsMax: RESIDENTS };
+interface Trial {
+  /** Steps of any resident that began between the decision and the preemptor's first. */
+  readonly begun: number;
+  /** Steps that the one that makes way still finished. */
+  readonly ownSteps: number;
+}
+
+async function longest({ stages, rowsMax }: Arrangement): Promise<Measurement[]> {
+  // As a group has it: replica-group.ts.
+  const stepsInFlightMax = stages === 1 ? 1 : stages + 1;
+  const limits = { rowsMax, residentsMax: RESIDENTS, stepsInFlightMax };
   const bench = await ImageBench.open(MODEL, { stages, limits });
   const crowd = new Crowd(bench, new Random(SEED));
-  const counts = new Map<number, number>();
+  const trials: Trial[] = [];
   try {
-    for (let trial = 0; trial < TRIALS; trial++) {
-      const steps = await crowd.preemptOne();
-      counts.set(steps, (counts.get(steps) ?? 0) + 1);
-    }
+    while (trials.length < TRIALS) trials.push(await crowd.preemptOne());
   } finally {
     await bench.close();
   }
-  const spread = [...counts].toSorted(([a], [b]) => a - b);
-  const text = spread.map(([steps, trials]) => `${steps}: ${trials}`).join(", ");
-  return {
-    name: `steps begun before the preemptor's, ${stages} stages, batch up to ${rowsMax}: most`,
-    value: Math.max(...counts.keys()),
+  const where = `stages ${stages}, batch up to ${rowsMax}`;
+  const most = (name: string, counts: readonly number[]): Measurement => ({
+    name: `${name}, ${where}: most`,
+    value: Math.max(...counts),
     unit: "steps",
     aim: { atMost: 1 },
-    note: `${TRIALS} trials, ${RESIDENTS} residents; trials by steps ${text}`,
-  };
+    note: `${TRIALS} trials, ${RESIDENTS} residents; trials by steps ${spreadText(counts)}`,
+  });
+  return [
+    most(
+      "own steps of who makes way",
+      trials.map(({ ownSteps }) => ownSteps),
+    ),
+    most(
+      "steps begun before the preemptor's",
+      trials.map(({ begun }) => begun),
+    ),
+  ];
+}
+
+function spreadText(counts: readonly number[]): string {
+  const values = [...new Set(counts)].toSorted((a, b) => a - b);
+  const trialsOf = (value: number): number => counts.filter((count) => count === value).length;
+  return values.map((value) => `${value}: ${trialsOf(value)}`).join(", ");
 }
 
 /** Residents that are never finished, and a count of the steps that begin. */
@@ -88,25 +109,27 @@ class Crowd {
     while (this.#jobs.length < RESIDENTS) this.#jobs.push(bench.begin(this.#long()));
   }
 
-  /** Steps that began between the decision and the preemptor's first. */
-  async preemptOne(): Promise<number> {
+  async preemptOne(): Promise<Trial> {
     await this.#steps(1 + this.#random.below(STEPS_BETWEEN_MAX));
     await sleep(this.#random.float() * PAUSE_MS_MAX);
     const at = this.#random.below(RESIDENTS);
     const victim = this.#jobs[at]!;
     const decided = this.#begun;
+    const residents = this.#bench.engine.residents();
+    const stepBefore = residents.find(({ id }) => id === victim.id)!.stepsDone;
     this.#bench.engine.revoke(victim.id, "preempted");
     const end = await victim.end;
     if (end.kind !== "released") throw new Error(`the victim was ${end.kind}`);
     const requested = this.#long();
     const first = this.#firstStepOf(requested);
     const preemptor = this.#bench.begin(requested, undefined, { priorityClass: "interactive" });
-    const waited = (await first) - decided;
+    const begun = (await first) - decided;
     // It makes way in turn for one like the others, which goes on where the victim was.
     this.#bench.engine.revoke(preemptor.id, "cancelled");
     await preemptor.end;
     this.#jobs[at] = this.#bench.begin(this.#long());
-    return waited;
+    // Without a unit it had not begun at all.
+    return { begun, ownSteps: (end.units[0]?.step ?? stepBefore) - stepBefore };
   }
 
   /** Resolves with the number of steps begun before the first one that has this request in it. */
