@@ -36,7 +36,12 @@ export interface Loss {
   readonly steps: number;
   /** How long ago the oldest of them was run when the group was last heard of. */
   readonly workMs: number;
+  /** Nobody could record a checkpoint meanwhile: NATS or a scheduler had been struck. */
+  readonly unrecordable: boolean;
 }
+
+/** From a kill until another scheduler leads. */
+const TAKE_OVER_MS = 8_000;
 
 export class JobHistory {
   readonly id: string;
@@ -102,8 +107,11 @@ export class JobHistory {
     for (const attempt of this.attempts) attempt.reachedMs.clear();
   }
 
-  /** What was run twice, placement by placement. */
-  losses(): Loss[] {
+  /**
+   * What was run twice, placement by placement. `outages` are the times at which NATS or a scheduler
+   * was struck.
+   */
+  losses(outages: readonly number[] = []): Loss[] {
     return this.attempts.slice(1).map((next, i) => {
       const before = this.attempts[i]!;
       const steps = Math.max(0, before.lastStep - next.from);
@@ -115,6 +123,9 @@ export class JobHistory {
         group: before.group,
         steps,
         workMs: steps === 0 ? 0 : before.lastMs - oldestMs,
+        unrecordable: outages.some(
+          (atMs) => atMs > oldestMs - TAKE_OVER_MS && atMs < before.lastMs,
+        ),
       };
     });
   }

@@ -44,16 +44,23 @@ export function summaryTable(result: RunResult): string {
 export function totals(result: RunResult, checkpointEveryMs: number): string[] {
   const { losses, jobs, images, stepsNeeded } = result;
   const again = losses.reduce((sum, { steps }) => sum + steps, 0);
-  const moved = losses.length;
-  const work = losses.map(({ workMs }) => workMs).sort((a, b) => a - b);
   const share = ((100 * again) / Math.max(stepsNeeded, 1)).toFixed(2);
+  const recordable = losses.filter(({ unrecordable }) => !unrecordable);
+  const others = losses.filter(({ unrecordable }) => unrecordable);
   return [
     `${jobs} jobs, ${images} images, ${stepsNeeded} image steps; every picture compared`,
-    `placed again ${moved} times; ${again} image steps run again (${share}% of what was needed)`,
-    `work lost at a time: median ${seconds(work[Math.floor(work.length / 2)])}, ` +
-      `most ${seconds(work.at(-1))}, with a checkpoint each ${seconds(checkpointEveryMs)} of work`,
-    ...worstLosses(losses, WORST_SHOWN).map(lossText),
+    `placed again ${losses.length} times; ${again} image steps run again (${share}% of what was needed)`,
+    `a checkpoint each ${seconds(checkpointEveryMs)} of work; work lost at a time:`,
+    `  while NATS and a leader were there: ${spreadText(recordable)}`,
+    `  while one of them was away, too: ${spreadText(others)}`,
+    ...worstLosses(recordable, WORST_SHOWN).map(lossText),
   ];
+}
+
+function spreadText(losses: readonly Loss[]): string {
+  const work = losses.map(({ workMs }) => workMs).sort((a, b) => a - b);
+  const median = work[Math.floor(work.length / 2)];
+  return `${losses.length} times, median ${seconds(median)}, most ${seconds(work.at(-1))}`;
 }
 
 function worstLosses(losses: readonly Loss[], count: number): Loss[] {

@@ -80,6 +80,8 @@ class ChaosRun {
   readonly #wrong: string[] = [];
   readonly #strikes: StrikeResult[] = [];
   readonly #groupStrikes: GroupStrike[] = [];
+  /** When NATS or a scheduler was struck. */
+  readonly #outages: number[] = [];
   readonly #inFlight = new Set<Promise<void>>();
   readonly #losses: Loss[] = [];
   #jobs = 0;
@@ -149,7 +151,7 @@ class ChaosRun {
     // The client may hear of the end before we do.
     await until(() => history.ends > 0, RECOVERY_MS_MAX);
     for (const what of history.judge(this.#groupStrikes)) this.#wrong.push(`${id}: ${what}`);
-    this.#losses.push(...history.losses());
+    this.#losses.push(...history.losses(this.#outages));
     this.#jobs += 1;
     this.#images += digests.length;
     this.#stepsNeeded += stepsNeeded(request);
@@ -167,6 +169,7 @@ class ChaosRun {
       this.#groupStrikes.push({ group: `g${struck}`, atMs: performance.now(), drained });
     }
     const begunMs = performance.now();
+    if (!("group" in strike.victim)) this.#outages.push(begunMs);
     this.#options.observer.note(`STRIKE ${strikeText({ strike, aimed })}`);
     const steps = new Map(hit.map((history) => [history, history.progressMark]));
     const landing = this.#land(strike);

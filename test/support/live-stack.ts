@@ -25,8 +25,8 @@ import { until } from "./until.ts";
 export const randomModel = fileURLToPath(
   new URL("../golden/data/checkpoints/dev-like", import.meta.url),
 );
-const END_MS_MAX = 60_000;
-const STEP_MS_MAX = 30_000;
+const END_MS_MAX = 90_000;
+const STEP_MS_MAX = 60_000;
 const LEADER_MS_MAX = 20_000;
 
 export class LiveStack {
