@@ -112,6 +112,8 @@ report();
 
 function sample(): void {
   for (const [name, pid] of pids) {
+    // One that has died is told of at the end.
+    if (lasting[name]!.pid !== pid) continue;
     const status = readFileSync(`/proc/${pid}/status`, "utf8");
     const rssBytes = Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024;
     const files = readdirSync(`/proc/${pid}/fd`).length;
