@@ -115,3 +115,17 @@ test.each([
   const sizes = Array.from({ length: 64 }, (_, i) => i + 1);
   expect(sizes.filter((rows) => isTriedSize(rows, best))).toEqual(expected);
 });
+
+describe("a limit of time", () => {
+  const halves = (rows: number): number => rows ** 0.5;
+
+  test.each<[string, number, number]>([
+    ["keeps out what takes longer", chosen(halves, { secondsMax: 2.1 }), 4],
+    ["leaves the leader by itself if it must", chosen(halves, { secondsMax: 0.5 }), 1],
+    [
+      "keeps out nothing that takes no longer than the leader alone",
+      chosen(() => 1, { secondsMax: 0.5 }),
+      8,
+    ],
+  ])("%s", (_, rows, expected) => expect(rows).toBe(expected));
+});

@@ -5,6 +5,8 @@
  * time to time, ever less often. Where a larger batch gains nothing, batches stay small, and requests end one after
  * another instead of all at the end.
  *
+ * A batch that is led by a request with a deadline is no larger than lets the leader meet it.
+ *
  * Over S stages, S batches must be in flight: a size counts for as many stages as it could keep busy.
  *
  *   score(n) = min(S, floor(rows here / n)) * n / seconds(n)
@@ -18,6 +20,8 @@ const TRIAL_AGAIN_RUNS = 512;
 const TRIAL_AGAIN_RUNS_MAX = 8_192;
 /** A larger size must give this much more. */
 const GAIN_MIN = 1.05;
+/** Measured times that differ by less are the same. */
+const NO_LONGER = 1.05;
 
 export interface SizeQuestion {
   /** The leader's own rows: no batch is smaller. */
@@ -27,6 +31,8 @@ export interface SizeQuestion {
   /** All rows here that wait for a step or are in one, of any shape. */
   readonly rowsHere: number;
   readonly stages: number;
+  /** What the batch may take, if the leader is to meet its deadline; `least` rows always may. */
+  readonly secondsMax?: number;
 }
 
 export interface SizeAnswer {
@@ -51,11 +57,11 @@ export function chooseSize(costs: ShapeCosts, question: SizeQuestion): SizeAnswe
   const most = Math.max(least, Math.min(question.most, costs.rowsMax));
   // A size that leaves stages empty is no use while there are so few rows.
   const triedMost = Math.min(most, Math.max(least, Math.floor(rowsHere / stages)));
-  const best = bestMeasured(costs, { ...question, most });
+  const best = bestMeasured(costs, { ...question, most, secondsMax: Infinity });
   for (let rows = least; rows <= triedMost; rows++) {
     if (isTriedSize(rows, best) && wantsTrial(costs, rows)) return { rows, isTrial: true };
   }
-  return { rows: best, isTrial: false };
+  return { rows: bestMeasured(costs, { ...question, most }), isTrial: false };
 }
 
 function wantsTrial(costs: ShapeCosts, rows: number): boolean {
@@ -66,10 +72,14 @@ function wantsTrial(costs: ShapeCosts, rows: number): boolean {
 }
 
 function bestMeasured(costs: ShapeCosts, question: SizeQuestion): number {
-  const { least, most, rowsHere, stages } = question;
+  const { least, most, rowsHere, stages, secondsMax = Infinity } = question;
   let best = { rows: least, score: 0 };
+  let allowed = secondsMax;
   for (const { rows, seconds } of costs.measured()) {
     if (rows < least || rows > most) continue;
+    // Where more rows take no longer than the fewest, nothing is lost by them.
+    if (rows === least) allowed = Math.max(allowed, seconds * NO_LONGER);
+    if (seconds > allowed) continue;
     const busyStages = Math.min(stages, Math.max(1, Math.floor(rowsHere / rows)));
     const score = (busyStages * rows) / Math.max(seconds, Number.MIN_VALUE);
     if (score > best.score * GAIN_MIN) best = { rows, score };

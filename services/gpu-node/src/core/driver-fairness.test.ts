@@ -224,6 +224,45 @@ describe("within a tenant", () => {
     expect(device.nowMs).toBeGreaterThan(soon.deadlineMs);
   });
 
+  test("what is late steps behind what can still end in time, until it has waited a minute", () => {
+    const device = new Device();
+    device.learn("a", 4);
+    const late = { steps: 100, deadlineMs: device.nowMs + 500 };
+    device.assign(facts("late", late), facts("in time", { steps: 40, deadlineMs: Infinity }));
+    device.steps(2);
+    expect(new Set(device.steps(20).flat())).toEqual(new Set(["in time"]));
+    device.nowMs += 61 * SECOND_MS;
+    device.assign(facts("newcomer", { ...LONG, deadlineMs: Infinity }));
+    device.steps(2);
+    const order = device.steps(200).flat();
+    expect(order.indexOf("late")).toBeLessThan(order.indexOf("newcomer"));
+  });
+
+  test("of two deadlines that can be met the earlier goes first, however long the work is", () => {
+    const device = new Device();
+    device.learn("a", 4);
+    const { nowMs } = device;
+    device.assign(facts("other", { steps: 2 }));
+    device.assign(facts("long", { steps: 100, deadlineMs: nowMs + 4_000 }));
+    device.assign(facts("short", { steps: 5, deadlineMs: nowMs + 3_000 }));
+    const order = device.steps(200).flat();
+    const last = (id: string) => order.lastIndexOf(id);
+    expect(last("short")).toBeLessThan(last("long"));
+  });
+
+  test("a batch is no larger than lets its leader meet its deadline", () => {
+    // Four rows take twice as long as one: the leader has time for one or two.
+    const device = new Device({}, (_, rows) => 0.01 * rows ** 0.5);
+    device.learn("a", 4);
+    const mates = ["b", "c", "d"].map((id) => facts(id, LONG));
+    device.assign(facts("leader", { steps: 20, deadlineMs: device.nowMs + 20 * 15 }));
+    device.assign(...mates);
+    const rows = device.steps(30).filter((step) => step.includes("leader"));
+    expect(device.finished).toContain("leader");
+    expect(Math.max(...rows.map((step) => step.length))).toBeLessThan(4);
+    expect(device.steps(5).map((step) => step.length)).toContain(3);
+  });
+
   test("of true guidance both rows are in one batch, and images of a job are rows of their own", () => {
     const device = new Device({ batching: "full" });
     const units = [0, 1, 2].map((index) => ({ index, step: 0 }));

@@ -22,7 +22,7 @@ import {
   type Task,
 } from "./step-batcher.ts";
 import { StepCostTable } from "./step-cost.ts";
-import { patientMoment, type ServiceTerms } from "./turn.ts";
+import { lateMoment, patientMoment, type ServiceTerms } from "./turn.ts";
 
 /** A job's own runner deaths, alone on the device, after which it is blamed. */
 const DEATHS_ALONE_MAX = 2;
@@ -204,6 +204,7 @@ export class Driver {
       ...facts,
       units,
       patientMs: patientMoment(facts, nowMs),
+      lateMs: lateMoment(facts, nowMs),
       encoding: "waiting",
       probe: facts.needsProbe === true ? "waiting" : "done",
       encodingSuspect: false,

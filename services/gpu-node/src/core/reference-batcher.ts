@@ -3,14 +3,20 @@
  * What it says, the StepBatcher must say.
  */
 import { chooseSize } from "./batch-size.ts";
-import type { BatchLimits, Resident, ResidentUnit, Task } from "./step-batcher.ts";
+import {
+  type BatchLimits,
+  type Resident,
+  type ResidentUnit,
+  STEPS_FOR_THE_END,
+  type Task,
+} from "./step-batcher.ts";
 import type { StepCostTable } from "./step-cost.ts";
 
 interface Candidate {
   readonly kind: Task["kind"];
   readonly job: Resident;
   readonly unit: ResidentUnit | undefined;
-  readonly momentMs: number;
+  readonly latestStartMs: number;
   readonly suspect: boolean;
 }
 
@@ -54,14 +60,20 @@ export class ReferenceBatcher {
     this.#forgetTenants();
   }
 
-  update(job: Resident, nowMs: number): void {
+  update(job: Resident, _nowMs: number): void {
     const known = this.#of(job);
     const { units, encoding, probe, stopping } = job;
     known.candidates = [];
     const denoising = units.filter(({ phase }) => phase === "denoising");
     const waits = (kind: Task["kind"], unit?: ResidentUnit): void => {
       const suspect = unit?.suspect ?? job.encodingSuspect;
-      known.candidates.push({ kind, job, unit, momentMs: this.#moment(job, unit, nowMs), suspect });
+      known.candidates.push({
+        kind,
+        job,
+        unit,
+        latestStartMs: this.#latestStart(job, unit),
+        suspect,
+      });
     };
     const counted = denoising.filter((unit) => unit.inFlight || (!stopping && encoding === "done"));
     this.#setRows(known, counted.length);
@@ -106,7 +118,7 @@ export class ReferenceBatcher {
     this.#virtual = Math.max(this.#virtual, this.#tag(leader.job.tenant));
     this.#forgetTenants();
     const shape = steps.filter(({ job }) => job.shapeKey === shapeKey && !job.alone);
-    let places = (alone ? passes : this.#size(leader.job, shape)) - passes;
+    let places = (alone ? passes : this.#size(leader, shape, nowMs)) - passes;
     const batch = [leader];
     this.#charge(leader.job);
     while (places > 0) {
@@ -120,7 +132,8 @@ export class ReferenceBatcher {
     return batch;
   }
 
-  #size(leader: Resident, shape: readonly Candidate[]): number {
+  #size(first: Candidate, shape: readonly Candidate[], nowMs: number): number {
+    const leader = first.job;
     const { rowsMax, batching, devices, stepsInFlightMax } = this.#limits;
     const ready = shape.reduce((sum, { job }) => sum + job.passes, 0);
     const least = leader.passes;
@@ -129,7 +142,11 @@ export class ReferenceBatcher {
     if (batching === "full") return Math.max(least, Math.min(most, costs.rowsMax));
     const rowsHere = this.#known.reduce((sum, { job, rows }) => sum + job.passes * rows, 0);
     const stages = Math.min(devices.step.length, stepsInFlightMax);
-    const { rows, isTrial } = chooseSize(costs, { least, most, rowsHere, stages });
+    const left = (leader.deadlineMs ?? Infinity) - nowMs;
+    const passed = leader.steps - first.unit!.step + STEPS_FOR_THE_END;
+    const late = first.latestStartMs < nowMs;
+    const secondsMax = late ? Infinity : left / 1000 / passed / devices.step.length;
+    const { rows, isTrial } = chooseSize(costs, { least, most, rowsHere, stages, secondsMax });
     if (isTrial) costs.tried(rows);
     return rows;
   }
@@ -184,8 +201,8 @@ export class ReferenceBatcher {
   // --- turns -------------------------------------------------------------------------------------
 
   #sorted(candidates: readonly Candidate[], nowMs: number, count: number): Candidate[] {
-    const moment = ({ momentMs, job: { patientMs } }: Candidate): number =>
-      momentMs < nowMs ? Math.max(momentMs, patientMs) : momentMs;
+    const moment = ({ latestStartMs, job }: Candidate): number =>
+      latestStartMs < nowMs ? job.lateMs : Math.min(job.patientMs, job.deadlineMs ?? Infinity);
     const keys = (each: Candidate): number[] => [
       this.#tag(each.job.tenant),
       this.#tenants.indexOf(each.job.tenant),
@@ -196,13 +213,12 @@ export class ReferenceBatcher {
     return candidates.toSorted((a, b) => compare(keys(a), keys(b))).slice(0, count);
   }
 
-  #moment(job: Resident, unit: ResidentUnit | undefined, nowMs: number): number {
-    const { deadlineMs, patientMs, passes, shapeKey, steps } = job;
-    if (deadlineMs === undefined) return patientMs;
+  #latestStart(job: Resident, unit: ResidentUnit | undefined): number {
+    const { deadlineMs, passes, shapeKey, steps } = job;
+    if (deadlineMs === undefined) return Infinity;
     const left = steps - (unit?.step ?? 0);
     const seconds = left * passes * (this.#costs.rowSeconds(shapeKey) ?? 0);
-    const latestMs = deadlineMs - seconds * this.#limits.devices.step.length * 1000;
-    return latestMs < nowMs ? patientMs : Math.min(latestMs, patientMs);
+    return deadlineMs - seconds * this.#limits.devices.step.length * 1000;
   }
 
   // --- tenants -----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import {
   type Task,
 } from "./step-batcher.ts";
 import { StepCostTable } from "./step-cost.ts";
-import { patientMoment } from "./turn.ts";
+import { lateMoment, patientMoment } from "./turn.ts";
 
 type Batcher = Pick<ReferenceBatcher, "enter" | "leave" | "update" | "next" | "landed">;
 
@@ -122,6 +122,7 @@ function drawJob(random: Random, id: string, nowMs: number): [Resident, Resident
     alone: random.below(8) === 0,
     probe: random.below(4) === 0 ? "waiting" : "done",
     patientMs: patientMoment(terms, nowMs),
+    lateMs: lateMoment(terms, nowMs),
   } as const;
   const copy = (): Resident => ({
     ...facts,

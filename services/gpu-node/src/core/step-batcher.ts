@@ -17,7 +17,7 @@ import { DeviceLanes, type LaneKind } from "./device-lanes.ts";
 import { NO_PLACE } from "./keyed-heap.ts";
 import type { StepCostTable } from "./step-cost.ts";
 import { type TenantAccount, TenantClock } from "./tenant-clock.ts";
-import { isAhead, moment, type ServiceTerms, type Turn } from "./turn.ts";
+import { isAhead, type ServiceTerms, type Turn } from "./turn.ts";
 import { TurnIndex } from "./turn-index.ts";
 
 export type UnitPhase = "denoising" | "decoding" | "storing" | "stored";
@@ -51,6 +51,8 @@ export interface Resident extends ServiceTerms {
   stopping: boolean;
   /** Its arrival plus the patience of its class. */
   readonly patientMs: number;
+  /** The same once its deadline cannot be met. */
+  readonly lateMs: number;
 }
 
 export interface Row {
@@ -122,6 +124,9 @@ interface Flight {
 }
 
 const PASSES = [1, 2];
+
+/** Time for a request's decode, and for what stands before it, reckoned in its steps. */
+export const STEPS_FOR_THE_END = 1;
 
 /** Where an encoding or a probe stands among the images of its job. */
 const BEFORE_IMAGES = -1;
@@ -242,15 +247,17 @@ export class StepBatcher {
     const { job, account, sequence } = entry;
     const suspect = unit?.suspect ?? job.encodingSuspect;
     const steps = unit === undefined ? job.steps : job.steps - unit.step;
-    const { patientMs, deadlineMs } = job;
+    const { patientMs, lateMs, deadlineMs = Infinity } = job;
+    const latestStartMs = deadlineMs - this.#remainingMs(job, steps);
     const work: Work = {
       kind,
       entry,
       account,
       sequence,
       unit: unit?.index ?? BEFORE_IMAGES,
-      patientMs,
-      momentMs: moment(patientMs, deadlineMs, this.#remainingMs(job, steps), nowMs),
+      momentMs: latestStartMs < nowMs ? lateMs : Math.min(patientMs, deadlineMs),
+      latestStartMs,
+      lateMs,
       place: NO_PLACE,
       index: suspect ? this.#suspects : this.#waiting[kind],
       group: kind === "step" && !suspect ? groupOf(job) : ONLY_GROUP,
@@ -309,7 +316,7 @@ export class StepBatcher {
     if (leader === undefined) return undefined;
     const { job } = leader.entry;
     this.#clock.leads(leader.account);
-    let places = (job.alone ? job.passes : this.#size(job)) - job.passes;
+    let places = (job.alone ? job.passes : this.#size(leader, nowMs)) - job.passes;
     const batch = [this.#take(leader)];
     while (places > 0) {
       const mate = this.#nextMate(job.shapeKey, places, nowMs);
@@ -321,7 +328,8 @@ export class StepBatcher {
   }
 
   /** Rows of the leader's batch. A unit whose passes exceed the limit still runs, by itself. */
-  #size(leader: Resident): number {
+  #size(work: Work, nowMs: number): number {
+    const leader = work.entry.job;
     const { rowsMax, batching, devices } = this.#limits;
     const { step } = this.#waiting;
     const [single, double] = PASSES.map((passes) => groupOf({ ...leader, passes, alone: false }));
@@ -331,9 +339,19 @@ export class StepBatcher {
     const costs = this.#costs.shape(leader.shapeKey);
     if (batching === "full") return Math.max(least, Math.min(most, costs.rowsMax));
     const stages = Math.min(devices.step.length, this.#limits.stepsInFlightMax);
-    const { rows, isTrial } = chooseSize(costs, { least, most, rowsHere: this.#rowsHere, stages });
+    const secondsMax = this.#secondsMax(work, nowMs);
+    const rowsHere = this.#rowsHere;
+    const { rows, isTrial } = chooseSize(costs, { least, most, rowsHere, stages, secondsMax });
     if (isTrial) costs.tried(rows);
     return rows;
+  }
+
+  /** What a step of the leader may take if all that it has left are to end by its deadline. */
+  #secondsMax(work: Work, nowMs: number): number {
+    const { job } = work.entry;
+    if (job.deadlineMs === undefined || work.latestStartMs < nowMs) return Infinity;
+    const passed = job.steps - this.#unit(work).step + STEPS_FOR_THE_END;
+    return (job.deadlineMs - nowMs) / 1000 / passed / this.#limits.devices.step.length;
   }
 
   #nextMate(shapeKey: string, places: number, nowMs: number): Work | undefined {

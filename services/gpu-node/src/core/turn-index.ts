@@ -118,7 +118,7 @@ export class TurnIndex<T extends Turn> {
   /** Moves a turn back whose deadline can no longer be met; true if it did. */
   #lapse(line: Line<T>, turn: T, nowMs: number): boolean {
     if (!hasLapsed(turn, nowMs)) return false;
-    turn.momentMs = turn.patientMs;
+    turn.momentMs = turn.lateMs;
     line.turns.moved(turn);
     this.#lead(line).lines.moved(line);
     return true;

@@ -4,9 +4,9 @@
  *   tenant (tag of its account)  >  moment on one axis in ms  >  arrival here  >  image of the job
  *
  * The moment of a row is its arrival plus the patience of its class (kernel/priority-class.ts), or
- * the latest start that still meets its deadline, if that is earlier. A deadline that cannot be met
- * any more counts for nothing: a lost cause is helped no more. It is looked at when the row begins to
- * wait and again when it comes to the front: a moment only ever moves back.
+ * its deadline if that is earlier. One that can no longer meet its deadline has the patience of
+ * batch work: a lost cause steps behind those that can, but not for ever. It is looked at when the
+ * row begins to wait and again when it comes to the front: a moment only ever moves back.
  */
 import { type PriorityClass, turnMs } from "@fluxline/kernel/priority-class.ts";
 import type { TenantAccount, TenantClock } from "./tenant-clock.ts";
@@ -31,8 +31,10 @@ export interface Turn {
   /** Image of the job. */
   readonly unit: number;
   momentMs: number;
-  /** The moment without the deadline. */
-  readonly patientMs: number;
+  /** The latest start that meets its deadline; never passes without one. */
+  readonly latestStartMs: number;
+  /** Its moment once that has passed. */
+  readonly lateMs: number;
   /** Among its tenant's turns in the same line. */
   place: number;
 }
@@ -43,21 +45,14 @@ export function patientMoment(terms: ServiceTerms, assignedMs: number): number {
   return turnMs(arrivalMs, terms.priorityClass);
 }
 
-/** `remainingMs`: measured cost of the steps that are left. */
-export function moment(
-  patientMs: number,
-  deadlineMs: number | undefined,
-  remainingMs: number,
-  nowMs: number,
-): number {
-  if (deadlineMs === undefined) return patientMs;
-  const latestStartMs = deadlineMs - remainingMs;
-  return latestStartMs >= nowMs ? Math.min(patientMs, latestStartMs) : patientMs;
+/** Of one that can no longer meet its deadline. */
+export function lateMoment(terms: ServiceTerms, assignedMs: number): number {
+  return patientMoment({ ...terms, priorityClass: "batch" }, assignedMs);
 }
 
-/** True when the turn's moment was the latest start for a deadline, and has passed. */
+/** True when its deadline can no longer be met, and its moment does not say so yet. */
 export function hasLapsed(turn: Turn, nowMs: number): boolean {
-  return turn.momentMs < turn.patientMs && turn.momentMs < nowMs;
+  return turn.latestStartMs < nowMs && turn.momentMs < turn.lateMs;
 }
 
 /** Within one tenant. */
