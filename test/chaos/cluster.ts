@@ -133,7 +133,10 @@ export class Cluster {
         if (code !== 0) wrong.push(`${member.spec.name} ended with ${code} when asked to end`);
       }
     };
-    for (const { ranks } of this.groups) for (const rank of ranks) rank.allowLeaving();
+    for (const rank of this.groups.flatMap(({ ranks }) => ranks)) {
+      rank.allowLeaving();
+      rank.stayAway();
+    }
     await end(this.groups.map(({ ranks }) => ranks[0]!));
     await end(this.groups.flatMap(({ ranks }) => ranks.slice(1)));
     await end(this.schedulers);

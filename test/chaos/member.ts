@@ -36,6 +36,7 @@ export class Member {
   #ended = Promise.withResolvers<number | null>();
   #isReady = false;
   #planned = false;
+  #killed = false;
   #mayLeave = false;
   #stopped = false;
   #failedStarts = 0;
@@ -76,14 +77,25 @@ export class Member {
     return this.pid === 0 ? [] : treeOf(this.pid);
   }
 
+  /** The process that lives now, or lived last, was sent a SIGKILL. */
+  get wasKilled(): boolean {
+    return this.#killed;
+  }
+
   /** Its group is drained: the process may end by itself, with exit code 0. */
   allowLeaving(): void {
     this.#mayLeave = true;
   }
 
+  /** When its process ends, none follows. */
+  stayAway(): void {
+    this.#stopped = true;
+  }
+
   /** The process ends by this; resolves to its exit code once it has, null after a signal. */
   async end(signal: "SIGKILL" | "SIGTERM"): Promise<number | null> {
     this.#planned = true;
+    this.#killed ||= signal === "SIGKILL";
     const { promise } = this.#ended;
     this.#process?.kill(signal);
     return promise;
@@ -91,7 +103,7 @@ export class Member {
 
   /** Ends it for good; resolves to the exit code of its last process. */
   async stop(signal: "SIGKILL" | "SIGTERM"): Promise<number | null> {
-    this.#stopped = true;
+    this.stayAway();
     if (this.#process === undefined) return this.#lastCode;
     return this.end(signal);
   }
@@ -100,6 +112,7 @@ export class Member {
     const { args, environment, logFile } = this.spec;
     this.#starts += 1;
     this.#planned = false;
+    this.#killed = false;
     this.#mayLeave = false;
     this.#ended = Promise.withResolvers();
     const child = spawn(process.execPath, args, {

@@ -213,7 +213,8 @@ class ChaosRun {
         const member = cluster.member(victim);
         const wasReady = member.isReady;
         const code = await cluster.drain(victim);
-        if (wasReady && code !== 0) {
+        // The next strike need not wait for the end of a hasty one.
+        if (wasReady && code !== 0 && !member.wasKilled) {
           this.#wrong.push(`${member.spec.name} ended with ${code} when it was drained`);
         }
         return;
