@@ -289,6 +289,8 @@ export class Engine {
       });
       return Object.entries(outputs).map(([output, name]) => [name, named(tensors, output)]);
     });
+    // One that fails is not begun again while another is still on its device.
+    await Promise.allSettled(parts);
     return Object.fromEntries((await Promise.all(parts)).flat()) as NamedTensors;
   }
 
@@ -307,9 +309,12 @@ export class Engine {
       slot += twice ? 2 : 1;
       const latents = plan.advance(done, before, predictions);
       const step = done + 1;
+      if (!latents.every(Number.isFinite)) {
+        notFinite.push(row); // it stays at the boundary before
+        continue;
+      }
       units.set(row.unit, { step, latents });
-      if (!latents.every(Number.isFinite)) notFinite.push(row);
-      else if (step < plan.steps) {
+      if (step < plan.steps) {
         this.#listener.boundary(row.id, { index: row.unit, step, latents });
         this.#preview(row, step, () => plan.estimate(done, before, predictions));
       }
