@@ -4,6 +4,7 @@
  * batching is tuned for each device and objective, on a stream that is not used again: it gets the
  * best of the grid, in which one by one is a choice too.
  */
+import type { PriorityClass } from "@fluxline/kernel/priority-class.ts";
 import { Driver } from "@fluxline/gpu-node/core/driver.ts";
 import { type Arrival, arrivals, type Mix, mixMean } from "./arrivals.ts";
 import { highestRate } from "./rate-search.ts";
@@ -39,6 +40,7 @@ export interface Scenario {
   readonly lateLast: boolean;
   /** Step batching is told when each request must end. */
   readonly deadlinesTold: boolean;
+  readonly priorityClass: PriorityClass;
 }
 
 export interface Effort {
@@ -109,12 +111,13 @@ export function goodput(
   stream: readonly Arrival[],
   policy: () => ServingPolicy,
 ): number {
-  const { costs, deadlinesTold } = scenario;
+  const { costs, deadlinesTold, priorityClass } = scenario;
   const base = aloneRate(scenario);
   const shared = {
     arrivals: stream,
     costs,
     deadlinesTold,
+    priorityClass,
     sloMs: sloMs(scenario),
     lateMax: Math.floor(LATE_SHARE * stream.length),
   };

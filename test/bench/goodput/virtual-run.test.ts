@@ -33,6 +33,7 @@ function run(change: Partial<VirtualRun>): ReturnType<typeof runVirtually> {
     costs: COSTS,
     sloMs: () => 1_000,
     deadlinesTold: true,
+    priorityClass: "standard",
     lateMax: 0,
     ...change,
   });

@@ -4,6 +4,7 @@
  * policy starts them. What the policy does not admit waits in front of it, first come first served.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
+import type { PriorityClass } from "@fluxline/kernel/priority-class.ts";
 import type { DriverEffect, DriverInput, JobFacts } from "@fluxline/gpu-node/core/driver.ts";
 import type { Task } from "@fluxline/gpu-node/core/step-batcher.ts";
 import type { Arrival } from "./arrivals.ts";
@@ -20,6 +21,8 @@ export interface VirtualRun {
   readonly sloMs: (arrival: Arrival) => number;
   /** Whether the policy is told when each must end. */
   readonly deadlinesTold: boolean;
+  /** Of all requests. */
+  readonly priorityClass: PriorityClass;
   /** The run ends early once more requests than this are late: then its outcome is known. */
   readonly lateMax: number;
 }
@@ -113,7 +116,7 @@ class VirtualWorld {
   }
 
   #facts(arrival: Arrival): JobFacts {
-    const { sloMs, deadlinesTold } = this.#run;
+    const { sloMs, deadlinesTold, priorityClass } = this.#run;
     const arrivalMs = this.#arrivedMs(arrival);
     return {
       id: arrival.id,
@@ -124,7 +127,7 @@ class VirtualWorld {
       alone: false,
       tenant: "default",
       share: 1,
-      priorityClass: "standard",
+      priorityClass,
       arrivalMs,
       deadlineMs: deadlinesTold ? arrivalMs + sloMs(arrival) : undefined,
     };
