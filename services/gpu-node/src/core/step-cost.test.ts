@@ -82,6 +82,13 @@ test("a size that failed halves what is tried, for longer each time", () => {
   expect(runsUntilFree()).toBe(2 * first);
 });
 
+test("a larger batch that fails after a smaller one lifts no limit", () => {
+  const costs = new StepCostTable().shape("a");
+  costs.failed(4);
+  costs.failed(8);
+  expect(costs.rowsMax).toBe(2);
+});
+
 test("the shapes seen least recently are forgotten first", () => {
   const table = new StepCostTable();
   for (let i = 0; i < 300; i++) {

@@ -83,9 +83,10 @@ export class ShapeCosts {
     size.lastRun = this.#runs;
   }
 
-  /** The device could not do so many rows: less than half of them for a while, longer each time. */
+  /** The device could not do so many rows: at most half of them for a while, longer each time. */
   failed(rows: number): void {
-    this.#rowsMax = Math.max(1, rows >> 1);
+    // A larger batch may have been in flight when a smaller one failed: it lifts no limit.
+    this.#rowsMax = Math.min(this.rowsMax, Math.max(1, rows >> 1));
     this.#cappedUntilRun = this.#runs + this.#cappedRuns;
     this.#cappedRuns = Math.min(this.#cappedRuns * 2, CAPPED_RUNS_MAX);
   }
