@@ -89,6 +89,14 @@ test("a larger batch that fails after a smaller one lifts no limit", () => {
   expect(costs.rowsMax).toBe(2);
 });
 
+test("a new shape is charged as the one measured last: to be new is no advantage", () => {
+  const table = new StepCostTable();
+  expect(table.chargeSeconds("new")).toBeLessThan(0.01);
+  for (let i = 0; i < 2; i++) table.observe("a", 1, 2);
+  table.observe("newer", 1, 5);
+  expect(table.chargeSeconds("newer")).toBe(2);
+});
+
 test("the shapes seen least recently are forgotten first", () => {
   const table = new StepCostTable();
   for (let i = 0; i < 300; i++) {

@@ -25,7 +25,7 @@ const SHAPES_MAX = 256;
 /** After a failure, larger batches of the shape are not formed for this many of its runs. */
 const CAPPED_RUNS = 512;
 const CAPPED_RUNS_MAX = 65_536;
-/** Charged for a row of a shape of which nothing is measured: little, and the same for all. */
+/** Charged for a row while nothing at all is measured: little, and the same for all. */
 const UNMEASURED_SECONDS = 0.001;
 
 /** A step of so many rows: true classifier-free guidance takes two for each image. */
@@ -134,9 +134,13 @@ export class ShapeCosts {
 
 export class StepCostTable {
   readonly #shapes = new Map<string, ShapeCosts>();
+  /** Of one row of the shape that was measured last. */
+  #lastRowSeconds: number | undefined;
 
   observe(shapeKey: string, rows: number, seconds: number): void {
-    this.shape(shapeKey).observe(rows, seconds);
+    const costs = this.shape(shapeKey);
+    costs.observe(rows, seconds);
+    this.#lastRowSeconds = costs.rowSeconds ?? this.#lastRowSeconds;
   }
 
   /** The shape's costs, known or not; it counts as seen. */
@@ -154,9 +158,9 @@ export class StepCostTable {
     return this.#shapes.get(shapeKey)?.rowSeconds;
   }
 
-  /** What a row of the shape is charged. */
+  /** What a row of the shape is charged: of one that is new, as one of the shape measured last. */
   chargeSeconds(shapeKey: string): number {
-    return this.rowSeconds(shapeKey) ?? UNMEASURED_SECONDS;
+    return this.rowSeconds(shapeKey) ?? this.#lastRowSeconds ?? UNMEASURED_SECONDS;
   }
 
   /** Of every shape of which something is measured. */
