@@ -9,7 +9,7 @@ import {
   resolveRequest,
 } from "@fluxline/kernel/image-request.ts";
 import { openCheckpoint } from "@fluxline/gpu-node/adapters/checkpoint-folder.ts";
-import { Engine, type EngineUnit } from "@fluxline/gpu-node/adapters/engine.ts";
+import { type Decider, Engine, type EngineUnit } from "@fluxline/gpu-node/adapters/engine.ts";
 import type { StageLinks } from "@fluxline/gpu-node/adapters/stage-links.ts";
 import type { ImagePreview } from "@fluxline/gpu-node/adapters/preview-maker.ts";
 import type { GroupDevices } from "@fluxline/gpu-node/adapters/group-devices.ts";
@@ -57,6 +57,8 @@ export interface BenchOptions {
   /** Ranks 1 and on as real processes, started with the same stages, cuts and places. */
   readonly processes?: StageProcesses;
   readonly onDevices?: (state: DevicesState) => void;
+  /** Decides in the driver's place. */
+  readonly decider?: Decider;
   /** Told after every step, before the next begins. */
   readonly onProgress?: (id: string, stepsDone: number) => void;
   readonly onPreview?: (id: string, preview: ImagePreview) => void;
@@ -140,6 +142,7 @@ export class ImageBench {
         drained: () => undefined,
       },
       realClock,
+      options.decider,
     );
   }
 

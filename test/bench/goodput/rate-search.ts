@@ -18,20 +18,29 @@ export interface RateRange {
 }
 
 export function highestRate(holds: (rate: number) => boolean, range: RateRange): number {
+  const search = searchRates(range);
+  let turn = search.next();
+  while (turn.done !== true) turn = search.next(holds(turn.value));
+  return turn.value;
+}
+
+/** The same as a conversation: it names a rate, is told whether it holds, and ends with the answer. */
+export function* searchRates(range: RateRange): Generator<number, number, boolean> {
   const { start, lowest, ratio } = range;
   assert(start >= lowest && lowest > 0 && ratio > 1, "a rate range is start >= lowest > 0");
-  let good = holds(start) ? start : 0;
-  let bad = good === 0 ? start : Infinity;
+  let good = 0;
+  let bad = Infinity;
+  let rate = start;
   for (let grown = 0; good === 0 || bad === Infinity; grown++) {
     assert(grown < GROWTHS_MAX, `no end of the rates that hold at ${good}`);
-    if (good === 0 && bad <= lowest) return 0;
-    const rate = good === 0 ? Math.max(lowest, bad / GROWTH) : good * GROWTH;
-    if (holds(rate)) good = rate;
+    if (yield rate) good = rate;
+    else if (rate <= lowest) return 0;
     else bad = rate;
+    rate = good === 0 ? Math.max(lowest, bad / GROWTH) : good * GROWTH;
   }
   while (bad / good > ratio) {
-    const rate = Math.sqrt(bad * good);
-    if (holds(rate)) good = rate;
+    rate = Math.sqrt(bad * good);
+    if (yield rate) good = rate;
     else bad = rate;
   }
   return good;

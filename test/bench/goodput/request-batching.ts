@@ -22,6 +22,7 @@ import type {
   JobFacts,
 } from "@fluxline/gpu-node/core/driver.ts";
 import type { Task } from "@fluxline/gpu-node/core/step-batcher.ts";
+import { StepCostTable } from "@fluxline/gpu-node/core/step-cost.ts";
 import type { ServingPolicy, Waiting } from "./serving-policy.ts";
 
 export type Grouping = "equal-steps" | "longest" | "leaving";
@@ -48,6 +49,8 @@ interface Member {
 
 export class RequestBatching implements ServingPolicy, Waiting {
   readonly draining = false;
+  /** It asks for none. */
+  readonly stepCosts = new StepCostTable();
   readonly #limits: RequestBatchLimits;
   /** Groups of requests that can share a batch; each, and each of its members, by arrival. */
   readonly #waiting = new Map<string, Member[]>();

@@ -3,9 +3,10 @@
  * real driver is one; request batching is another, in the same terms, so that both run unchanged
  * on the simulated device and in the real engine.
  */
-import type { Driver, DriverInput } from "@fluxline/gpu-node/core/driver.ts";
+import type { Decider } from "@fluxline/gpu-node/adapters/engine.ts";
+import type { DriverInput } from "@fluxline/gpu-node/core/driver.ts";
 
-export type ServingPolicy = Pick<Driver, "admission" | "draining" | "residents" | "step">;
+export type ServingPolicy = Decider;
 
 /** An input that tells nothing: for a policy that only waits for time to pass. */
 export const NUDGE: DriverInput = { kind: "fenced", id: "nobody" };

@@ -45,6 +45,9 @@ export interface EngineUnit {
   readonly latents?: Float32Array;
 }
 
+/** What the engine asks what to do next; a benchmark puts other policies in its place. */
+export type Decider = Pick<Driver, "admission" | "draining" | "residents" | "step" | "stepCosts">;
+
 /** Keeps a finished image. Resolves once it cannot be lost. */
 export interface ImageStore {
   store(id: string, unit: number, pixels: Pixels, plan: ImagePlan): Promise<void>;
@@ -94,7 +97,7 @@ export class Engine {
   readonly #devices: GroupDevices;
   readonly #store: ImageStore;
   readonly #listener: EngineListener;
-  readonly #driver: Driver;
+  readonly #driver: Decider;
   readonly #cache: RetainedCache;
   readonly #previews: PreviewMaker;
   readonly #nowMs: () => number;
@@ -107,12 +110,13 @@ export class Engine {
     store: ImageStore,
     listener: EngineListener,
     clock: Clock,
+    driver: Decider = new Driver(limits),
   ) {
     this.#model = model;
     this.#devices = devices;
     this.#store = store;
     this.#listener = listener;
-    this.#driver = new Driver(limits);
+    this.#driver = driver;
     this.#nowMs = steadyClock(clock);
     this.#cache = new RetainedCache(devices, RETAINED_LIMITS);
     this.#previews = new PreviewMaker(model);
