@@ -15,7 +15,7 @@ const slow = { fileParallelism: false, testTimeout: 120_000, hookTimeout: 120_00
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: "unit", include: UNIT } },
+      { test: { name: "unit", include: UNIT, testTimeout: 30_000 } },
       { test: { name: "sim", include: ["test/sim/**/*.test.ts"] } },
       { test: { name: "golden", include: ["test/golden/**/*.test.ts"], ...slow } },
       { test: { name: "integration", include: ["test/integration/**/*.test.ts"], ...slow } },

@@ -1,6 +1,7 @@
 /**
  * The GPU node: `serve` drives a replica group, as its rank 0; `stage` is one of its other ranks;
- * `devices` and `inspect` answer questions about this machine and about a model folder. Logs go to stderr as JSON lines, answers to stdout.
+ * `devices` and `inspect` answer questions about this machine and about a model folder. Logs go to
+ * stderr as JSON lines, answers to stdout.
  */
 import { availableParallelism } from "node:os";
 import { AppError, invalidArgument, toAppError, toErrorRecord } from "@fluxline/kernel/error.ts";
@@ -66,7 +67,12 @@ async function live(
     if (typeof begun === "number") process.exit(process.exitCode ?? begun);
     say({ event: "ready", ...begun });
   } catch (thrown) {
-    if (lifecycle.draining) process.exit(await running);
+    if (lifecycle.draining) {
+      const code = await running;
+      process.exit(process.exitCode ?? code);
+    }
+    // Known while draining: the stages wait for the next driver.
+    process.exitCode = 1;
     await lifecycle.drain();
     throw thrown;
   }

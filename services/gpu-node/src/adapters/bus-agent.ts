@@ -37,6 +37,7 @@ import { type PlacedJob, PlacementDesk, requiredFence } from "./placement-desk.t
 
 const PROTOCOL_VERSION = 1;
 const HEARTBEAT_MS = 1_000;
+const SHARE_DEFAULT = 1;
 /** A group says again who it is, so that a new leader learns of it and it of the new leader. */
 const REGISTER_AGAIN_MS = 5_000;
 const REGISTER_RETRY_MS = 250;
@@ -356,7 +357,9 @@ function answer(outcome: Outcome, error?: AppError): CommandReplyMessage {
 
 /** Throws INVALID_ARGUMENT for a share that is none. */
 function serviceTerms(assign: Assign, { tenant }: Fence): ServiceTerms {
-  const { share, deadline, arrivalTime } = assign;
+  const { deadline, arrivalTime } = assign;
+  // A leader that is older than shares sends none.
+  const share = assign.share === 0 ? SHARE_DEFAULT : assign.share;
   if (!(share > 0 && Number.isFinite(share))) {
     throw new AppError("invalid_argument", `an assign with share ${share}; it must be above 0`, {
       reason: "SHARE_INVALID",

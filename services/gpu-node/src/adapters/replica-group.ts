@@ -219,9 +219,10 @@ export class ReplicaGroup {
         agent.announceDrain();
         const soon = new Promise((resolve) => setTimeout(resolve, LAST_STEP_MS));
         await Promise.race([drained.promise, soon]);
-        // The stages end with a group that was asked to; after a failure they wait for its next driver.
+        // Stages end with a group that was asked to; after a failure they wait for its next driver.
         if (process.exitCode === undefined) await this.#links?.endStages();
         // A step that takes too long is given up: the latents before it are here.
+        await this.#links?.stop();
         await devices.stop();
         await drained.promise;
         const settled = await desk.settle(SETTLE_MS);

@@ -66,8 +66,8 @@ export function rankFacts(checkpoint: Checkpoint, options: RankOptions): RankFac
 
 /**
  * A GPU of which nobody has said what kind it is has the class of this very machine: a checkpoint
- * made on another one is not gone on from, nor may a rank be on another one. What a group of GPUs leaves to a CPU counts too, because that
- * changes numbers; which rank it is placed on does not.
+ * made on another one is not gone on from, nor may a rank be on another one. What a group of GPUs
+ * leaves to a CPU counts too, because that changes numbers; which rank it is placed on does not.
  */
 function deviceFacts(
   { provider, deviceClass = hostname() }: RankOptions,

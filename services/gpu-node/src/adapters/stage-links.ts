@@ -102,12 +102,13 @@ export class StageLinks {
 
   async #call(rank: number, hops: readonly GraphCall[]): Promise<StageResult> {
     const first = this.#stages[rank - 1]!;
-    if (this.#state === "stopped") throw stoppedError();
-    if (this.#state !== "whole") throw stageLostError("the group is not whole");
+    this.#assertWhole();
     // The first rank gets the call behind what was retained; for the others it may be faster.
     await Promise.all(
       this.#stages.slice(rank, rank - 1 + hops.length).map((stage) => stage.kept()),
     );
+    // Whatever breaks from here on finds the call among the pending.
+    this.#assertWhole();
     const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<StageResult>();
     this.#pending.set(id, { resolve, reject });
@@ -125,6 +126,11 @@ export class StageLinks {
       if (this.#pending.delete(id)) reject(error);
     });
     return promise.finally(() => clearTimeout(timer));
+  }
+
+  #assertWhole(): void {
+    if (this.#state === "stopped") throw stoppedError();
+    if (this.#state !== "whole") throw stageLostError("the group is not whole");
   }
 
   #answered(message: StageAnswer, frame: LinkFrame): void {

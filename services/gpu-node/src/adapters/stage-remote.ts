@@ -109,13 +109,13 @@ export class RemoteStage implements StageDevice {
     return promise;
   }
 
-  /** Rejects when the frame could not be handed to the system. */
+  /** Behind what was retained so far. Rejects when the frame could not be handed to the system. */
   send({ header, parts }: Outgoing): Promise<void> {
     const { link } = this.#dialer;
     if (link === undefined) {
       return Promise.reject(stageLostError(`there is no link to rank ${this.#options.rank}`));
     }
-    return link.send(header, parts);
+    return this.#outbox.then(() => link.send(header, parts));
   }
 
   run(hops: readonly GraphCall[]): Promise<StageResult> {

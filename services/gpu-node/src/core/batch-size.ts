@@ -2,8 +2,8 @@
  * How many rows the next batch of a shape gets: the size that gives the most useful rows per second
  * among those that were measured and can be filled. What a larger batch gains is never assumed: a
  * size that was not run yet is tried a few times, and one that is rarely used is tried again from
- * time to time, ever less often. Where a larger batch gains nothing, batches stay small, and requests end one after
- * another instead of all at the end.
+ * time to time, ever less often. Where a larger batch gains nothing, batches stay small, and
+ * requests end one after another instead of all at the end.
  *
  * A batch that is led by a request with a deadline is no larger than lets the leader meet it.
  *

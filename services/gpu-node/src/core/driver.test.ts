@@ -255,6 +255,18 @@ describe("a runner that dies", () => {
     expect(failed).toMatchObject({ id: "poison", blamed: true });
   });
 
+  test("ends batches of a size under which the runner dies again and again", () => {
+    const bench = new Bench();
+    bench.assign(facts("a", { steps: 9 }), facts("b", { steps: 9 }));
+    for (let i = 0; i < 3; i++) bench.work();
+    for (let death = 0; death < 2; death++) {
+      expect(rowsOf(bench.fail("RUNNER_DIED"))).toEqual(["a", "b"]);
+      expect([1, 2].map(() => rowsOf(bench.work()))).toEqual([["a"], ["b"]]);
+    }
+    const batches = [1, 2].map(() => rowsOf(bench.work()));
+    expect(batches.map(({ length }) => length)).toEqual([1, 1]);
+  });
+
   test("makes no job run alone for longer than one step that succeeds", () => {
     const bench = new Bench();
     bench.assign(facts("a", { steps: 9 }), facts("b", { steps: 9 }));

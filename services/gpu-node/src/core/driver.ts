@@ -314,8 +314,10 @@ export class Driver {
     const { landing, members } = this.#landed(task);
     const hadMates = task.kind === "step" && task.rows.length > 1;
     const fault = faultOf(error, hadMates);
-    if (task.kind === "step" && fault === "batch") {
-      this.stepCosts.shape(task.shapeKey).failed(landing.rows);
+    if (task.kind === "step" && hadMates) {
+      const costs = this.stepCosts.shape(task.shapeKey);
+      if (fault === "batch") costs.failed(landing.rows);
+      if (fault === "unknown") costs.died(landing.rows);
     }
     return members.flatMap(({ job, units }) => {
       if (task.kind === "encode") job.encoding = "waiting";

@@ -57,6 +57,8 @@ export class ShapeCosts {
   #rowsMax = Infinity;
   #cappedUntilRun = 0;
   #cappedRuns = CAPPED_RUNS;
+  /** Rows of a batch under which the runner died, until as many have succeeded. */
+  #diedRows = Infinity;
 
   observe(rows: number, seconds: number): void {
     assert(rows >= 1 && seconds >= 0, `${rows} rows took ${seconds} s`);
@@ -65,6 +67,7 @@ export class ShapeCosts {
     this.#runs += 1;
     size.lastRun = this.#runs;
     size.runs += 1;
+    if (rows >= this.#diedRows) this.#diedRows = Infinity;
     if (size.runs <= WARM_UP_RUNS) return;
     size.samples += 1;
     if (size.samples === 1) size.seconds = seconds;
@@ -89,6 +92,12 @@ export class ShapeCosts {
     this.#rowsMax = Math.min(this.rowsMax, Math.max(1, rows >> 1));
     this.#cappedUntilRun = this.#runs + this.#cappedRuns;
     this.#cappedRuns = Math.min(this.#cappedRuns * 2, CAPPED_RUNS_MAX);
+  }
+
+  /** A runner may die by chance, or of one row; twice without a success says that it was too much. */
+  died(rows: number): void {
+    if (rows >= this.#diedRows) this.failed(rows);
+    this.#diedRows = Math.min(this.#diedRows, rows);
   }
 
   get rowsMax(): number {
