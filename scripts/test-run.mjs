@@ -24,7 +24,7 @@ const SUITES = [
   { name: "unit", limitMs: 5 * MINUTE_MS },
   { name: "sim", limitMs: 5 * MINUTE_MS, mayBeEmpty: true },
   { name: "golden", limitMs: 10 * MINUTE_MS },
-  { name: "integration", limitMs: 10 * MINUTE_MS },
+  { name: "integration", limitMs: 20 * MINUTE_MS },
   { name: "e2e", limitMs: 15 * MINUTE_MS },
   { name: "chaos", limitMs: 10 * MINUTE_MS },
   { name: "determinism", limitMs: 10 * MINUTE_MS },

@@ -112,10 +112,10 @@ describe("two groups of two stages", () => {
     const shown = new Map(server.command.processes.map(({ pid, command }) => [pid, command]));
     expect(processes.slice(1).map(({ pid }) => shown.get(pid))).toEqual([
       "fluxline scheduler",
-      "fluxline gpu-node driver",
-      "fluxline gpu-node stage 1",
-      "fluxline gpu-node driver",
-      "fluxline gpu-node stage 1",
+      "fluxline gpu-node driver g0",
+      "fluxline gpu-node stage 1 g0",
+      "fluxline gpu-node driver g1",
+      "fluxline gpu-node stage 1 g1",
     ]);
   });
 

@@ -33,7 +33,7 @@ ${optionsText("stage")}`;
 
 async function serve(argv: readonly string[]): Promise<void> {
   const options = parseGroupOptions(argv, availableParallelism());
-  process.title = "fluxline gpu-node driver";
+  process.title = `fluxline gpu-node driver ${options.group}`;
   const { ReplicaGroup } = await import("./adapters/replica-group.ts");
   await live(options.exitWithParent, async (log, lifecycle) => {
     const group = new ReplicaGroup(options, process.env, log, lifecycle);
@@ -45,7 +45,7 @@ async function serve(argv: readonly string[]): Promise<void> {
 
 async function stage(argv: readonly string[]): Promise<void> {
   const options = parseStageOptions(argv, availableParallelism());
-  process.title = `fluxline gpu-node stage ${options.rank}`;
+  process.title = `fluxline gpu-node stage ${options.rank} ${options.group}`;
   const { StageProcess } = await import("./adapters/stage-process.ts");
   await live(options.exitWithParent, async (log, lifecycle) => {
     const process_ = new StageProcess(options, process.env, log, lifecycle);
