@@ -14,6 +14,7 @@ import { batcherDecision } from "./batcher-decision.ts";
 import { checkpointCost } from "./checkpoint-cost.ts";
 import { firstStep } from "./first-step.ts";
 import { eventLoopDelay } from "./event-loop.ts";
+import { goodputReal } from "./goodput/real.ts";
 import { goodputSimulated } from "./goodput/simulated.ts";
 import { loading } from "./loading.ts";
 import { type Measurement, measurementTable } from "./measurement.ts";
@@ -73,6 +74,7 @@ const parts: Readonly<Record<string, Part>> = {
     measure: () => loading(randomCheckpoint(CACHE, LARGE, "BF16"), "stored bfloat16"),
   },
   goodput: { budgetSeconds: 1200, measure: () => goodputSimulated(ROOT) },
+  "goodput-real": { budgetSeconds: 900, measure: () => goodputReal() },
   decision: { budgetSeconds: 60, measure: () => Promise.resolve(batcherDecision()) },
 };
 

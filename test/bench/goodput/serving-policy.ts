@@ -9,7 +9,8 @@ import type { DriverInput } from "@fluxline/gpu-node/core/driver.ts";
 export type ServingPolicy = Decider;
 
 /** An input that tells nothing: for a policy that only waits for time to pass. */
-export const NUDGE: DriverInput = { kind: "fenced", id: "nobody" };
+export const NUDGE_ID = "nobody";
+export const NUDGE: DriverInput = { kind: "fenced", id: NUDGE_ID };
 
 /** A policy that waits for fuller batches says until when. */
 export interface Waiting {
