@@ -74,7 +74,7 @@ const parts: Readonly<Record<string, Part>> = {
     measure: () => loading(randomCheckpoint(CACHE, LARGE, "BF16"), "stored bfloat16"),
   },
   goodput: { budgetSeconds: 1200, measure: () => goodputSimulated(ROOT) },
-  "goodput-real": { budgetSeconds: 900, measure: () => goodputReal() },
+  "goodput-real": { budgetSeconds: 600, measure: () => goodputReal() },
   decision: { budgetSeconds: 60, measure: () => Promise.resolve(batcherDecision()) },
 };
 

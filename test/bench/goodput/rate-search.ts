@@ -18,14 +18,6 @@ export interface RateRange {
 }
 
 export function highestRate(holds: (rate: number) => boolean, range: RateRange): number {
-  const search = searchRates(range);
-  let turn = search.next();
-  while (turn.done !== true) turn = search.next(holds(turn.value));
-  return turn.value;
-}
-
-/** The same as a conversation: it names a rate, is told whether it holds, and ends with the answer. */
-export function* searchRates(range: RateRange): Generator<number, number, boolean> {
   const { start, lowest, ratio } = range;
   assert(start >= lowest && lowest > 0 && ratio > 1, "a rate range is start >= lowest > 0");
   let good = 0;
@@ -33,14 +25,14 @@ export function* searchRates(range: RateRange): Generator<number, number, boolea
   let rate = start;
   for (let grown = 0; good === 0 || bad === Infinity; grown++) {
     assert(grown < GROWTHS_MAX, `no end of the rates that hold at ${good}`);
-    if (yield rate) good = rate;
+    if (holds(rate)) good = rate;
     else if (rate <= lowest) return 0;
     else bad = rate;
     rate = good === 0 ? Math.max(lowest, bad / GROWTH) : good * GROWTH;
   }
   while (bad / good > ratio) {
     rate = Math.sqrt(bad * good);
-    if (yield rate) good = rate;
+    if (holds(rate)) good = rate;
     else bad = rate;
   }
   return good;

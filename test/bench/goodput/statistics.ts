@@ -4,14 +4,6 @@ import { assert } from "@fluxline/kernel/assert.ts";
 /** Two-sided 95% points of Student's t by degrees of freedom, from 1. */
 const T_95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201];
 
-/** Nearest rank: the smallest value that at least `share` of all values do not exceed. */
-export function percentile(values: readonly number[], share: number): number {
-  assert(values.length > 0, "no values to take a percentile of");
-  assert(share > 0 && share <= 1, `the share of a percentile is ${share}`);
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.ceil(share * sorted.length) - 1]!;
-}
-
 export interface Estimate {
   readonly mean: number;
   /** The mean's 95% interval is mean +- margin; 0 for one value. */
