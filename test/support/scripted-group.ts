@@ -50,6 +50,7 @@ export const testProfile: ModelProfile = {
   maxSequenceLengthMax: 512,
   maxImageCount: 4,
   maxPromptBytes: 16_384,
+  memory: [],
   advice: { stepsLow: 3 },
 };
 

@@ -27,6 +27,7 @@ const PROFILE: ModelProfile = {
   maxSequenceLengthMax: 512,
   maxImageCount: 10,
   maxPromptBytes: 16_384,
+  memory: [],
   advice: {
     guidanceLow: 3,
     guidanceHigh: 7,

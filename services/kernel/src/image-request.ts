@@ -8,6 +8,7 @@ import type { FieldViolation } from "./error.ts";
 import { adviseOn } from "./image-advice.ts";
 import { PREVIEW_COUNT_MAX, previewsPossible } from "./image-previews.ts";
 import { resolveSize } from "./image-size.ts";
+import type { MemoryBound } from "./memory-bound.ts";
 
 /** A request as it came: only what the client said. Absent fields take the model's defaults. */
 export interface RequestedImage {
@@ -86,6 +87,8 @@ export interface ModelProfile {
   readonly maxImageCount: number;
   readonly maxPromptBytes: number;
   readonly advice: AdviceThresholds;
+  /** One for each device of a group; empty where nobody has said what memory there is. */
+  readonly memory: readonly MemoryBound[];
 }
 
 /** Absent thresholds give no advice. Values for FLUX.1-dev: reference of the family. */

@@ -10,7 +10,14 @@ const spec = (name: string): TensorSpec => ({ name, type: "float32", dims: ["B",
 
 function graph(name: string, inputs: string[], outputs: string[]): Graph {
   const onnx = new Uint8Array();
-  return { name, onnx, inputs: inputs.map(spec), outputs: outputs.map(spec), weightBytes: 0 };
+  return {
+    name,
+    onnx,
+    inputs: inputs.map(spec),
+    outputs: outputs.map(spec),
+    weightBytes: 0,
+    weights: [],
+  };
 }
 
 const GRAPHS = [

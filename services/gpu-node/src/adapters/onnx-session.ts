@@ -9,7 +9,7 @@
 import { assert } from "@fluxline/kernel/assert.ts";
 import { AppError } from "@fluxline/kernel/error.ts";
 import { env, InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
-import type { Graph } from "../core/image-model.ts";
+import type { GraphDefinition } from "../core/image-model.ts";
 import type { NamedTensors, Tensor, TensorData, TensorType } from "../core/tensor.ts";
 
 /** onnxruntime's level above errors, which are thrown; otherwise it prints each of them as well. */
@@ -32,7 +32,10 @@ export interface OnnxSession {
   close(): Promise<void>;
 }
 
-export async function openSession(graph: Graph, options: SessionOptions): Promise<OnnxSession> {
+export async function openSession(
+  graph: GraphDefinition,
+  options: SessionOptions,
+): Promise<OnnxSession> {
   try {
     const session = await InferenceSession.create(graph.onnx, sessionOptions(options));
     return new Session(graph, session);
@@ -57,10 +60,10 @@ function sessionOptions({ provider, threads }: SessionOptions): InferenceSession
 }
 
 class Session implements OnnxSession {
-  readonly #graph: Graph;
+  readonly #graph: GraphDefinition;
   readonly #session: InferenceSession;
 
-  constructor(graph: Graph, session: InferenceSession) {
+  constructor(graph: GraphDefinition, session: InferenceSession) {
     this.#graph = graph;
     this.#session = session;
   }

@@ -32,10 +32,11 @@ export interface RankFacts {
 /** @throws AppError INVALID_PLAN naming every option that does not fit the model */
 export function rankFacts(checkpoint: Checkpoint, options: RankOptions): RankFacts {
   const { provider, runType, pool, group, stages, cuts, places } = options;
+  const { sequential, decodeTile } = options;
   // WebGPU's fused attention gives wrong numbers from about 32 tokens on.
   const recipe = provider === "webgpu" ? "portable" : "fused";
   const layout = modelLayout(checkpoint);
-  const plan = planStages(layout, { stages, cuts, places });
+  const plan = planStages(layout, { stages, cuts, places, sequential, decodeTile });
   const modelDigest = checkpoint.digest;
   const numerics = numericsClass({
     modelDigest,

@@ -23,6 +23,10 @@ export interface RankOptions {
   readonly stages: number;
   readonly cuts: readonly number[] | undefined;
   readonly places: ReadonlyMap<string, Place>;
+  /** Components that are loaded for each use and let go after it. */
+  readonly sequential: ReadonlySet<string>;
+  /** Pixels along a side of a decoder's tile; 0: whole pictures. */
+  readonly decodeTile: number;
   /** Of the links between ranks; without it they are plain. */
   readonly security: LinkSecurity | undefined;
   /** Seconds of one step over all stages, for provider `simulated` only. */
@@ -38,6 +42,10 @@ export interface StageOptions extends RankOptions {
 const RUN_TYPES: readonly RunType[] = ["float32", "float16", "bfloat16"];
 const THREADS_MAX = 1024;
 const STAGES_MAX = 64;
+/** Smaller ones would be mostly overlap. */
+const DECODE_TILE_MIN = 128;
+const DECODE_TILE_MULTIPLE = 16;
+const DECODE_TILE_MAX = 8192;
 const SIMULATED_STEP_SECONDS_MAX = 3600;
 
 export const RANK_OPTIONS = {
@@ -51,6 +59,8 @@ export const RANK_OPTIONS = {
   stages: { type: "string", default: "1" },
   cuts: { type: "string" },
   place: { type: "string" },
+  sequential: { type: "string" },
+  "decode-tile": { type: "string", default: "0" },
   "link-certificate": { type: "string" },
   "link-key": { type: "string" },
   "link-authority": { type: "string" },
@@ -166,6 +176,8 @@ export function readRankOptions(reader: OptionReader, cores: number): RankOption
     stages: reader.whole("stages", { max: STAGES_MAX }),
     cuts: readCuts(reader),
     places: readPlaces(reader),
+    sequential: new Set(reader.text("sequential")?.split(",")),
+    decodeTile: readDecodeTile(reader),
     security: readSecurity(reader),
     simulatedStepSeconds: reader.seconds("simulated-step-seconds", SIMULATED_STEP_SECONDS_MAX),
     exitWithParent: reader.flag("exit-with-parent"),
@@ -217,6 +229,14 @@ function readPlaces(reader: OptionReader): ReadonlyMap<string, Place> {
     }
   }
   return places;
+}
+
+function readDecodeTile(reader: OptionReader): number {
+  const tile = reader.whole("decode-tile", { min: 0, max: DECODE_TILE_MAX });
+  if (tile === 0 || (tile >= DECODE_TILE_MIN && tile % DECODE_TILE_MULTIPLE === 0)) return tile;
+  const rule = `use a multiple of ${DECODE_TILE_MULTIPLE} from ${DECODE_TILE_MIN}, or 0 for none`;
+  reader.wrong("decode-tile", `is ${tile}; ${rule}`);
+  return 0;
 }
 
 function readSecurity(reader: OptionReader): LinkSecurity | undefined {

@@ -24,14 +24,26 @@ export interface TensorSpec {
   readonly dims: readonly (number | string)[];
 }
 
-/** One ONNX graph whose weights are byte ranges of the checkpoint's own files. */
-export interface Graph {
+/** One ONNX graph whose weights are byte ranges of files, as a runtime loads it. */
+export interface GraphDefinition {
   readonly name: string;
   readonly onnx: Uint8Array;
   readonly inputs: readonly TensorSpec[];
   readonly outputs: readonly TensorSpec[];
   /** Bytes of its weights in the run type, once loaded. */
   readonly weightBytes: number;
+}
+
+export interface Graph extends GraphDefinition {
+  /** Where its weights lie: all that must be there before it is loaded. */
+  readonly weights: readonly FileRange[];
+}
+
+export interface FileRange {
+  /** Absolute path. */
+  readonly file: string;
+  readonly offset: number;
+  readonly length: number;
 }
 
 /** One run of one graph; `outputs` maps its output names to conditioning names. */

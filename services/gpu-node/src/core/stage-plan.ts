@@ -44,6 +44,10 @@ export interface PlanRequest {
   readonly cuts?: readonly number[] | undefined;
   /** By component name; the others are placed where they are placed by default. */
   readonly places?: ReadonlyMap<string, Place> | undefined;
+  /** Components by name that are loaded for each use and let go after it. */
+  readonly sequential?: ReadonlySet<string> | undefined;
+  /** Pixels along a side of the tiles in which larger pictures are decoded; 0: never in tiles. */
+  readonly decodeTile?: number | undefined;
 }
 
 export interface StagePlan {
@@ -52,6 +56,10 @@ export interface StagePlan {
   readonly shares: readonly number[];
   /** Place of each component, by its name. */
   readonly places: ReadonlyMap<string, Place>;
+  /** The others stay loaded. */
+  readonly sequential: ReadonlySet<string>;
+  /** 0: pictures are decoded whole. */
+  readonly decodeTile: number;
 }
 
 /** What ranks that work together must agree on, besides the plan. */
@@ -65,7 +73,11 @@ export interface PlanFacts {
  * @throws AppError INVALID_PLAN naming every option that does not fit the model
  */
 export function planStages(layout: ModelLayout, request: PlanRequest): StagePlan {
-  const violations = [...stageViolations(layout, request), ...placeViolations(layout, request)];
+  const violations = [
+    ...stageViolations(layout, request),
+    ...placeViolations(layout, request),
+    ...sequentialViolations(layout, request),
+  ];
   if (violations.length > 0) throw invalidArgument(violations, "INVALID_PLAN");
   const cuts = request.cuts ?? balancedCuts(layout.blockCosts, request.stages);
   const firsts = [0, ...cuts];
@@ -79,6 +91,8 @@ export function planStages(layout: ModelLayout, request: PlanRequest): StagePlan
     places: new Map(
       layout.components.map((component) => [component.name, placeOf(component, request)]),
     ),
+    sequential: request.sequential ?? new Set(),
+    decodeTile: request.decodeTile ?? 0,
   };
 }
 
@@ -93,6 +107,8 @@ export function planDigest(plan: StagePlan, facts: PlanFacts): string {
     `stages=${plan.stages.length}`,
     `cuts=${cuts.join(",")}`,
     `places=${places.join(",")}`,
+    ...(plan.sequential.size === 0 ? [] : [`sequential=${[...plan.sequential].toSorted().join()}`]),
+    ...(plan.decodeTile === 0 ? [] : [`tile=${plan.decodeTile}`]),
   ].join(" ");
 }
 
@@ -197,6 +213,17 @@ function placeViolations(
     if (place === "cpu" || (place >= 0 && place < stages)) return [];
     const rule = `use a rank from 0 to ${stages - 1}, or cpu`;
     return [{ field: "--place", description: `puts ${name} on ${place}; ${rule}` }];
+  });
+}
+
+function sequentialViolations(
+  { components }: ModelLayout,
+  { sequential }: PlanRequest,
+): FieldViolation[] {
+  const known = components.map(({ name }) => name);
+  return [...(sequential ?? [])].flatMap((name): FieldViolation[] => {
+    if (known.includes(name)) return [];
+    return [{ field: "--sequential", description: `names ${name}; use ${known.join(", ")}` }];
   });
 }
 

@@ -72,6 +72,7 @@ export function flux1Profile(
     maxGuidance: runType === "float16" ? GUIDANCE_MAX_FLOAT16 : GUIDANCE_MAX,
     defaultMaxSequenceLength: Math.min(length, limits.maxSequenceLengthMax),
     advice: advice(parts),
+    memory: [],
   };
 }
 

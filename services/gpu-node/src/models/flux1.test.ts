@@ -37,6 +37,7 @@ describe("the profile", () => {
   test("of a small model with guidance", () => {
     expect(model.profile).toEqual({
       ...FLUX1_LIMITS,
+      memory: [],
       family: "flux1",
       name: "dev-like",
       digest: dev.digest,

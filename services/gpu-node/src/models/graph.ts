@@ -1,6 +1,6 @@
 /** Ends the building of a network: its graph as the bytes that a runner loads. */
 import { assert } from "@fluxline/kernel/assert.ts";
-import type { Graph, TensorSpec } from "../core/image-model.ts";
+import type { FileRange, Graph, TensorSpec } from "../core/image-model.ts";
 import type { OnnxGraph, ValueInfo } from "../onnx/graph.ts";
 import { encodeModel } from "../onnx/model-encoder.ts";
 
@@ -11,6 +11,9 @@ export function toGraph(graph: OnnxGraph): Graph {
     inputs: graph.inputs.map(tensorSpec),
     outputs: graph.outputs.map(tensorSpec),
     weightBytes: graph.weightBytes,
+    weights: graph.initializers.flatMap(({ data }): FileRange[] =>
+      data instanceof Uint8Array ? [] : [data],
+    ),
   };
 }
 

@@ -1,12 +1,17 @@
 /** Between the kernel's `ModelProfile` and the one that pool records and registrations carry. */
 import type { AdviceThresholds, ModelProfile } from "@fluxline/kernel/image-request.ts";
-import type { ModelProfile as ProfileMessage } from "@fluxline/proto/fluxline/internal/v1/record.ts";
+import type { MemoryBound } from "@fluxline/kernel/memory-bound.ts";
+import type {
+  MemoryBound as BoundMessage,
+  ModelProfile as ProfileMessage,
+} from "@fluxline/proto/fluxline/internal/v1/record.ts";
 
 export function profileToMessage(profile: ModelProfile): ProfileMessage {
-  const { advice, maxPixels, ...rest } = profile;
+  const { advice, maxPixels, memory, ...rest } = profile;
   return {
     ...rest,
     maxPixels: BigInt(maxPixels),
+    memory: memory.map(boundToMessage),
     advice: {
       guidanceLow: advice.guidanceLow,
       guidanceHigh: advice.guidanceHigh,
@@ -19,8 +24,31 @@ export function profileToMessage(profile: ModelProfile): ProfileMessage {
 }
 
 export function profileFromMessage(message: ProfileMessage): ModelProfile {
-  const { advice, maxPixels, _unknownFields, ...rest } = message;
-  return { ...rest, maxPixels: Number(maxPixels), advice: thresholds(advice ?? {}) };
+  const { advice, maxPixels, memory, _unknownFields, ...rest } = message;
+  return {
+    ...rest,
+    maxPixels: Number(maxPixels),
+    memory: memory.map(boundFromMessage),
+    advice: thresholds(advice ?? {}),
+  };
+}
+
+function boundToMessage(bound: MemoryBound): BoundMessage {
+  return {
+    ...bound,
+    availableBytes: BigInt(Math.floor(bound.availableBytes)),
+    fixedBytes: BigInt(Math.ceil(bound.fixedBytes)),
+    decodePixelsMax: BigInt(bound.decodePixelsMax),
+  };
+}
+
+function boundFromMessage({ _unknownFields, ...bound }: BoundMessage): MemoryBound {
+  return {
+    ...bound,
+    availableBytes: Number(bound.availableBytes),
+    fixedBytes: Number(bound.fixedBytes),
+    decodePixelsMax: Number(bound.decodePixelsMax),
+  };
 }
 
 /** Absent thresholds are left out, as the kernel's type wants it. */

@@ -125,7 +125,30 @@ export interface ModelProfile {
   maxSequenceLengthMax: number;
   maxImageCount: number;
   maxPromptBytes: number;
-  advice: AdviceThresholds | undefined;
+  advice:
+    | AdviceThresholds
+    | undefined;
+  /** One for each device of a group; empty where it is not known. */
+  memory: MemoryBound[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/**
+ * need = fixed + rows * (row_pixel * pixels + row_text_token * text tokens)
+ *      + decode_pixel * min(pixels, decode_pixels_max) + encode_text_token * text tokens
+ */
+export interface MemoryBound {
+  /** rank 0, cpu */
+  device: string;
+  availableBytes: bigint;
+  /** Weights and the runtime: there before any request. */
+  fixedBytes: bigint;
+  rowBytesPerPixel: number;
+  rowBytesPerTextToken: number;
+  decodeBytesPerPixel: number;
+  /** Pixels of a tile; 0 where the whole picture is decoded at once. */
+  decodePixelsMax: bigint;
+  encodeBytesPerTextToken: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -1231,6 +1254,7 @@ function createBaseModelProfile(): ModelProfile {
     maxImageCount: 0,
     maxPromptBytes: 0,
     advice: undefined,
+    memory: [],
     _unknownFields: {},
   };
 }
@@ -1299,6 +1323,9 @@ export const ModelProfile: MessageFns<ModelProfile> = {
     }
     if (message.advice !== undefined) {
       AdviceThresholds.encode(message.advice, writer.uint32(162).fork()).join();
+    }
+    for (const v of message.memory) {
+      MemoryBound.encode(v!, writer.uint32(170).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1484,6 +1511,14 @@ export const ModelProfile: MessageFns<ModelProfile> = {
             message.advice = AdviceThresholds.decode(reader, reader.uint32());
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.memory.push(MemoryBound.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1590,6 +1625,9 @@ export const ModelProfile: MessageFns<ModelProfile> = {
         ? globalThis.Number(object.max_prompt_bytes)
         : 0,
       advice: isSet(object.advice) ? AdviceThresholds.fromJSON(object.advice) : undefined,
+      memory: globalThis.Array.isArray(object?.memory)
+        ? object.memory.map((e: any) => MemoryBound.fromJSON(e))
+        : [],
     };
   },
 
@@ -1655,6 +1693,9 @@ export const ModelProfile: MessageFns<ModelProfile> = {
     if (message.advice !== undefined) {
       obj.advice = AdviceThresholds.toJSON(message.advice);
     }
+    if (message.memory?.length) {
+      obj.memory = message.memory.map((e) => MemoryBound.toJSON(e));
+    }
     return obj;
   },
 
@@ -1685,6 +1726,257 @@ export const ModelProfile: MessageFns<ModelProfile> = {
     message.advice = (object.advice !== undefined && object.advice !== null)
       ? AdviceThresholds.fromPartial(object.advice)
       : undefined;
+    message.memory = object.memory?.map((e) => MemoryBound.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseMemoryBound(): MemoryBound {
+  return {
+    device: "",
+    availableBytes: 0n,
+    fixedBytes: 0n,
+    rowBytesPerPixel: 0,
+    rowBytesPerTextToken: 0,
+    decodeBytesPerPixel: 0,
+    decodePixelsMax: 0n,
+    encodeBytesPerTextToken: 0,
+    _unknownFields: {},
+  };
+}
+
+export const MemoryBound: MessageFns<MemoryBound> = {
+  encode(message: MemoryBound, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.device !== "") {
+      writer.uint32(10).string(message.device);
+    }
+    if (message.availableBytes !== 0n) {
+      if (BigInt.asIntN(64, message.availableBytes) !== message.availableBytes) {
+        throw new globalThis.Error("value provided for field message.availableBytes of type int64 too large");
+      }
+      writer.uint32(16).int64(message.availableBytes);
+    }
+    if (message.fixedBytes !== 0n) {
+      if (BigInt.asIntN(64, message.fixedBytes) !== message.fixedBytes) {
+        throw new globalThis.Error("value provided for field message.fixedBytes of type int64 too large");
+      }
+      writer.uint32(24).int64(message.fixedBytes);
+    }
+    if (message.rowBytesPerPixel !== 0) {
+      writer.uint32(33).double(message.rowBytesPerPixel);
+    }
+    if (message.rowBytesPerTextToken !== 0) {
+      writer.uint32(41).double(message.rowBytesPerTextToken);
+    }
+    if (message.decodeBytesPerPixel !== 0) {
+      writer.uint32(49).double(message.decodeBytesPerPixel);
+    }
+    if (message.decodePixelsMax !== 0n) {
+      if (BigInt.asIntN(64, message.decodePixelsMax) !== message.decodePixelsMax) {
+        throw new globalThis.Error("value provided for field message.decodePixelsMax of type int64 too large");
+      }
+      writer.uint32(56).int64(message.decodePixelsMax);
+    }
+    if (message.encodeBytesPerTextToken !== 0) {
+      writer.uint32(65).double(message.encodeBytesPerTextToken);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MemoryBound {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMemoryBound();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.device = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.availableBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.fixedBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.rowBytesPerPixel = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.rowBytesPerTextToken = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.decodeBytesPerPixel = reader.double();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.decodePixelsMax = reader.int64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 65) {
+              break;
+            }
+
+            message.encodeBytesPerTextToken = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): MemoryBound {
+    return {
+      device: isSet(object.device) ? globalThis.String(object.device) : "",
+      availableBytes: isSet(object.availableBytes)
+        ? BigInt(object.availableBytes)
+        : isSet(object.available_bytes)
+        ? BigInt(object.available_bytes)
+        : 0n,
+      fixedBytes: isSet(object.fixedBytes)
+        ? BigInt(object.fixedBytes)
+        : isSet(object.fixed_bytes)
+        ? BigInt(object.fixed_bytes)
+        : 0n,
+      rowBytesPerPixel: isSet(object.rowBytesPerPixel)
+        ? globalThis.Number(object.rowBytesPerPixel)
+        : isSet(object.row_bytes_per_pixel)
+        ? globalThis.Number(object.row_bytes_per_pixel)
+        : 0,
+      rowBytesPerTextToken: isSet(object.rowBytesPerTextToken)
+        ? globalThis.Number(object.rowBytesPerTextToken)
+        : isSet(object.row_bytes_per_text_token)
+        ? globalThis.Number(object.row_bytes_per_text_token)
+        : 0,
+      decodeBytesPerPixel: isSet(object.decodeBytesPerPixel)
+        ? globalThis.Number(object.decodeBytesPerPixel)
+        : isSet(object.decode_bytes_per_pixel)
+        ? globalThis.Number(object.decode_bytes_per_pixel)
+        : 0,
+      decodePixelsMax: isSet(object.decodePixelsMax)
+        ? BigInt(object.decodePixelsMax)
+        : isSet(object.decode_pixels_max)
+        ? BigInt(object.decode_pixels_max)
+        : 0n,
+      encodeBytesPerTextToken: isSet(object.encodeBytesPerTextToken)
+        ? globalThis.Number(object.encodeBytesPerTextToken)
+        : isSet(object.encode_bytes_per_text_token)
+        ? globalThis.Number(object.encode_bytes_per_text_token)
+        : 0,
+    };
+  },
+
+  toJSON(message: MemoryBound): unknown {
+    const obj: any = {};
+    if (message.device !== "") {
+      obj.device = message.device;
+    }
+    if (message.availableBytes !== 0n) {
+      obj.availableBytes = message.availableBytes.toString();
+    }
+    if (message.fixedBytes !== 0n) {
+      obj.fixedBytes = message.fixedBytes.toString();
+    }
+    if (message.rowBytesPerPixel !== 0) {
+      obj.rowBytesPerPixel = floatToJson(message.rowBytesPerPixel);
+    }
+    if (message.rowBytesPerTextToken !== 0) {
+      obj.rowBytesPerTextToken = floatToJson(message.rowBytesPerTextToken);
+    }
+    if (message.decodeBytesPerPixel !== 0) {
+      obj.decodeBytesPerPixel = floatToJson(message.decodeBytesPerPixel);
+    }
+    if (message.decodePixelsMax !== 0n) {
+      obj.decodePixelsMax = message.decodePixelsMax.toString();
+    }
+    if (message.encodeBytesPerTextToken !== 0) {
+      obj.encodeBytesPerTextToken = floatToJson(message.encodeBytesPerTextToken);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<MemoryBound>, I>>(base?: I): MemoryBound {
+    return MemoryBound.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<MemoryBound>, I>>(object: I): MemoryBound {
+    const message = createBaseMemoryBound();
+    message.device = object.device ?? "";
+    message.availableBytes = (object.availableBytes !== undefined && object.availableBytes !== null)
+      ? BigInt(object.availableBytes)
+      : 0n;
+    message.fixedBytes = (object.fixedBytes !== undefined && object.fixedBytes !== null)
+      ? BigInt(object.fixedBytes)
+      : 0n;
+    message.rowBytesPerPixel = object.rowBytesPerPixel ?? 0;
+    message.rowBytesPerTextToken = object.rowBytesPerTextToken ?? 0;
+    message.decodeBytesPerPixel = object.decodeBytesPerPixel ?? 0;
+    message.decodePixelsMax = (object.decodePixelsMax !== undefined && object.decodePixelsMax !== null)
+      ? BigInt(object.decodePixelsMax)
+      : 0n;
+    message.encodeBytesPerTextToken = object.encodeBytesPerTextToken ?? 0;
     return message;
   },
 };

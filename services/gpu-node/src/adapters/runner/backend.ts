@@ -1,5 +1,5 @@
 /** What a runner needs of a device. onnxruntime is one backend, `simulated` another. */
-import type { Graph } from "../../core/image-model.ts";
+import type { GraphDefinition } from "../../core/image-model.ts";
 import type { NamedTensors } from "../../core/tensor.ts";
 
 export interface GraphSession {
@@ -10,5 +10,5 @@ export interface DeviceBackend {
   /** For people: provider and threads, or what is simulated. */
   readonly device: string;
   readonly simulated: boolean;
-  open(graph: Graph): Promise<GraphSession>;
+  open(graph: GraphDefinition): Promise<GraphSession>;
 }

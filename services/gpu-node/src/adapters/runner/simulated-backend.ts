@@ -4,7 +4,7 @@
  * without GPUs. It is never the default, and every log, record and response says that it ran.
  */
 import { AppError } from "@fluxline/kernel/error.ts";
-import type { Graph, TensorSpec } from "../../core/image-model.ts";
+import type { GraphDefinition, TensorSpec } from "../../core/image-model.ts";
 import {
   elementCount,
   type NamedTensors,
@@ -32,7 +32,7 @@ export function simulatedBackend(costs: SimulatedCosts): DeviceBackend {
   };
 }
 
-function simulatedSession(graph: Graph, cost: SimulatedCost): GraphSession {
+function simulatedSession(graph: GraphDefinition, cost: SimulatedCost): GraphSession {
   return {
     async run(inputs, outputs) {
       const sizes = bindDimensions(graph, inputs);
@@ -46,7 +46,7 @@ function simulatedSession(graph: Graph, cost: SimulatedCost): GraphSession {
 }
 
 /** Sizes of the graph's named dimensions, read off the inputs; and inputs that are one number. */
-function bindDimensions(graph: Graph, inputs: NamedTensors): Map<string, number> {
+function bindDimensions(graph: GraphDefinition, inputs: NamedTensors): Map<string, number> {
   const sizes = new Map<string, number>();
   for (const spec of graph.inputs) {
     const tensor = inputs[spec.name];
