@@ -57,10 +57,14 @@ export interface BenchOptions {
   /** Ranks 1 and on as real processes, started with the same stages, cuts and places. */
   readonly processes?: StageProcesses;
   readonly onDevices?: (state: DevicesState) => void;
+  /** Of the runners, besides this process's own. */
+  readonly environment?: Readonly<Record<string, string>>;
   /** Decides in the driver's place. */
   readonly decider?: Decider;
   /** Told after every step, before the next begins. */
   readonly onProgress?: (id: string, stepsDone: number) => void;
+  /** Told of a step of so many rows that failed, and why. */
+  readonly onBatchFailed?: (rows: number, reason: string) => void;
   readonly onPreview?: (id: string, preview: ImagePreview) => void;
 }
 
@@ -99,7 +103,7 @@ export class ImageBench {
           device,
           role,
           graphs,
-          environment: process.env,
+          environment: { ...process.env, ...options.environment },
           log: (message, facts) => {
             if (message === "runner ready") this.runnerPids[index] = Number(facts["pid"]);
           },
@@ -134,6 +138,7 @@ export class ImageBench {
           if (phase === "denoising") options.onProgress?.(id, stepsDone);
         },
         boundary: () => undefined,
+        batchFailed: (_, rows, { reason }) => options.onBatchFailed?.(rows, reason),
         preview: (id, preview) => options.onPreview?.(id, preview),
         finished: (id) => end(id, { kind: "finished", images: this.#images.get(id)! }),
         failed: (id, error, blamed) => end(id, { kind: "failed", error, blamed }),

@@ -46,7 +46,7 @@ function openBench() {
     retain: () => undefined,
     release: () => undefined,
   };
-  const model = { prediction: "out", cellChannels: 16, plan: buildPlan };
+  const model = { profile: { memory: [] }, prediction: "out", cellChannels: 16, plan: buildPlan };
   const ends: { kind: string; units?: readonly Required<EngineUnit>[] }[] = [];
   const listener: Partial<EngineListener> = {
     started: () => undefined,

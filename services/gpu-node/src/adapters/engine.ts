@@ -7,6 +7,7 @@ import { assert, unreachable } from "@fluxline/kernel/assert.ts";
 import type { Clock } from "@fluxline/kernel/clock.ts";
 import { AppError, type ErrorRecord, toErrorRecord } from "@fluxline/kernel/error.ts";
 import type { Advisory, ImageRequest } from "@fluxline/kernel/image-request.ts";
+import { rowsThatFit } from "@fluxline/kernel/memory-fit.ts";
 import { steadyClock } from "@fluxline/platform/steady-clock.ts";
 import {
   type Admission,
@@ -18,6 +19,7 @@ import {
   type ProgressPhase,
   type ReleaseReason,
 } from "../core/driver.ts";
+import { OUT_OF_MEMORY, outOfMemoryError } from "../core/out-of-memory.ts";
 import type { ImageModel, ImagePlan, Pass, Pixels, TextEncoding } from "../core/image-model.ts";
 import type { Row, Task } from "../core/step-batcher.ts";
 import type { StepCostTable } from "../core/step-cost.ts";
@@ -60,6 +62,8 @@ export interface EngineListener {
   progress(id: string, phase: ProgressPhase, stepsDone: number, stepsTotal: number): void;
   /** An image stands at a boundary between two of its steps; its latents will not change. */
   boundary(id: string, unit: Required<EngineUnit>): void;
+  /** A step of so many rows failed; all of them go on, in smaller batches. */
+  batchFailed(shapeKey: string, rows: number, error: ErrorRecord): void;
   /** An image of a request that asked for previews, at one of the boundaries that are due. */
   preview(id: string, preview: ImagePreview): void;
   finished(id: string): void;
@@ -161,6 +165,10 @@ export class Engine {
         steps: plan.steps,
         passes: plan.encodings.negative === undefined ? 1 : 2,
         units: [...state.units].map(([index, { step }]) => ({ index, step })),
+        rowsMax: rowsThatFit(this.#model.profile.memory, {
+          pixels: request.width * request.height,
+          textTokens: request.maxSequenceLength,
+        }),
         needsProbe: state.previews.size > 0 && !this.#previews.begun,
       },
     });
@@ -205,6 +213,8 @@ export class Engine {
           effect.stepsDone,
           effect.stepsTotal,
         );
+      case "batch-failed":
+        return this.#listener.batchFailed(effect.shapeKey, effect.rows, effect.error);
       case "finished":
         this.#forget(effect.id);
         return this.#listener.finished(effect.id);
@@ -228,9 +238,16 @@ export class Engine {
     try {
       input = { kind: "task-done", task, ...(await this.#runTask(task)) };
     } catch (thrown) {
-      input = { kind: "task-failed", task, error: toErrorRecord(thrown) };
+      input = { kind: "task-failed", task, error: this.#explained(task, toErrorRecord(thrown)) };
     }
     this.#send(input);
+  }
+
+  /** One image that found no memory is told with its numbers. */
+  #explained(task: Task, error: ErrorRecord): ErrorRecord {
+    const [id, mate] = task.kind === "step" ? task.rows.map((row) => row.id) : [task.id];
+    if (error.reason !== OUT_OF_MEMORY || mate !== undefined) return error;
+    return outOfMemoryError(error, task.kind, this.#state(id!).plan.request);
   }
 
   async #runTask(task: Task): Promise<TaskOutcome> {
