@@ -12,6 +12,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { batcherDecision } from "./batcher-decision.ts";
 import { checkpointCost } from "./checkpoint-cost.ts";
+import { decodeTiles } from "./decode-tiles.ts";
 import { firstStep } from "./first-step.ts";
 import { eventLoopDelay } from "./event-loop.ts";
 import { goodputReal } from "./goodput/real.ts";
@@ -39,6 +40,9 @@ function pythonWithDiffusers(): string | undefined {
   const python = join(ROOT, ".cache/python/bin/python");
   return existsSync(python) ? python : undefined;
 }
+
+const TINY = { folder: join(ROOT, "models/flux-tiny"), prompt: "a red circle on blue", steps: 12 };
+const DEV_LIKE = join(ROOT, "test/golden/data/checkpoints/dev-like");
 
 const middle = (): string => randomCheckpoint(CACHE, MIDDLE);
 
@@ -72,6 +76,17 @@ const parts: Readonly<Record<string, Part>> = {
   "loading-bfloat16": {
     budgetSeconds: 60,
     measure: () => loading(randomCheckpoint(CACHE, LARGE, "BF16"), "stored bfloat16"),
+  },
+  tiles: {
+    budgetSeconds: 180,
+    measure: () =>
+      decodeTiles(ROOT, [
+        { ...TINY, side: 128, tile: 64 },
+        { ...TINY, side: 256, tile: 128 },
+        { ...TINY, side: 256, tile: 192 },
+        { folder: DEV_LIKE, prompt: "", steps: 4, side: 256, tile: 128 },
+        { folder: DEV_LIKE, prompt: "", steps: 1, side: 1024, tile: 256 },
+      ]),
   },
   goodput: { budgetSeconds: 1200, measure: () => goodputSimulated(ROOT) },
   "goodput-real": { budgetSeconds: 600, measure: () => goodputReal() },

@@ -54,6 +54,10 @@ export interface BenchOptions {
   readonly cuts?: readonly number[];
   /** Rank or `cpu` of clip, t5 and vae; default: as a group places them. */
   readonly place?: Readonly<Record<string, Place>>;
+  /** Components that are loaded for each use and let go after it. */
+  readonly sequential?: readonly string[];
+  /** Pixels along a side of the tiles in which larger pictures are decoded. */
+  readonly decodeTile?: number;
   /** Ranks 1 and on as real processes, started with the same stages, cuts and places. */
   readonly processes?: StageProcesses;
   readonly onDevices?: (state: DevicesState) => void;
@@ -154,8 +158,14 @@ export class ImageBench {
   static async open(folder: string, options: BenchOptions = {}): Promise<ImageBench> {
     const checkpoint = await openCheckpoint(folder);
     const layout = modelLayout(checkpoint);
-    const { stages = 1, cuts, place = {} } = options;
-    const plan = planStages(layout, { stages, cuts, places: new Map(Object.entries(place)) });
+    const { stages = 1, cuts, place = {}, sequential, decodeTile } = options;
+    const plan = planStages(layout, {
+      stages,
+      cuts,
+      places: new Map(Object.entries(place)),
+      sequential: new Set(sequential),
+      decodeTile,
+    });
     const model = describeModel(checkpoint, { runType: "float32", stages: plan.stages });
     const links = await options.processes?.connect({
       onState: (state) => {

@@ -41,6 +41,7 @@ function openBench() {
       calls.push({ graph, answer });
     });
   const devices = {
+    decodeTile: 0,
     run: ({ graph }: { graph: string }) => call(graph),
     runChain: () => call("step"),
     retain: () => undefined,

@@ -9,6 +9,7 @@ import { AppError, type ErrorRecord, toErrorRecord } from "@fluxline/kernel/erro
 import type { Advisory, ImageRequest } from "@fluxline/kernel/image-request.ts";
 import { rowsThatFit } from "@fluxline/kernel/memory-fit.ts";
 import { steadyClock } from "@fluxline/platform/steady-clock.ts";
+import { TiledPicture } from "../core/decode-tiles.ts";
 import {
   type Admission,
   type DevicesState,
@@ -392,10 +393,25 @@ export class Engine {
   async #decode(id: string, unit: number): Promise<void> {
     const { plan, pixels } = this.#state(id);
     const { latents } = this.#unit({ id, unit });
-    const picture = await this.#runDecoder(plan.decodeInputs(latents));
+    const picture = await this.#picture(plan, latents);
     if (!(picture.data as Float32Array).every(Number.isFinite)) throw pictureError(unit);
     pixels.set(unit, plan.pixels(picture));
     this.#previews.learn(plan, latents, pixels.get(unit)!);
+  }
+
+  /** Whole, or tile by tile: other work may come between two tiles. */
+  async #picture(plan: ImagePlan, latents: Float32Array): Promise<Tensor> {
+    const { decodeTile } = this.#devices;
+    const { width, height } = plan.request;
+    if (decodeTile === 0 || Math.max(width, height) <= decodeTile) {
+      return this.#runDecoder(plan.decodeInputs(latents));
+    }
+    const cells = plan.cells(latents);
+    const tiled = new TiledPicture(cells, width / cells.width, decodeTile);
+    for (const tile of tiled.tiles) {
+      tiled.add(tile, await this.#runDecoder(this.#model.decodeCells(tiled.cellsOf(tile))));
+    }
+    return tiled.picture();
   }
 
   async #runDecoder(inputs: NamedTensors): Promise<Tensor> {

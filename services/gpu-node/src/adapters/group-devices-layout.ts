@@ -57,7 +57,7 @@ export function layOutDevices(options: DevicesLayout): GroupDevices {
     const besideProvider = provider === "simulated" ? provider : "cpu";
     devices.push(new LocalStage({ rank: 0, provider: besideProvider, runner }));
   }
-  return new GroupDevices({ model, devices, places });
+  return new GroupDevices({ model, devices, places, decodeTile: plan.decodeTile });
 }
 
 /** What a rank's runner is, or the runner beside the stages. */
