@@ -81,6 +81,8 @@ export class ImageBench {
   readonly engine: Engine;
   /** Of the runners that live now. */
   readonly runnerPids: number[] = [];
+  /** Sequential graphs in the order in which they were loaded for a call. */
+  readonly loads: string[] = [];
   readonly #ends = new Map<string, (end: JobEnd) => void>();
   readonly #images = new Map<string, Pixels[]>();
   #nextId = 0;
@@ -102,14 +104,16 @@ export class ImageBench {
       plan,
       provider: device.provider,
       remote: links?.stages ?? [],
-      makeRunner: ({ index, role, graphs }) => {
+      makeRunner: ({ index, role, graphs, sequential }) => {
         runners[index] = new DeviceRunner({
           device,
           role,
           graphs,
+          sequential,
           environment: { ...process.env, ...options.environment },
           log: (message, facts) => {
             if (message === "runner ready") this.runnerPids[index] = Number(facts["pid"]);
+            if (message === "graph loaded for its call") this.loads.push(String(facts["graph"]));
           },
           onBroken: () => undefined,
         });

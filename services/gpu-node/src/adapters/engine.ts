@@ -244,10 +244,10 @@ export class Engine {
     this.#send(input);
   }
 
-  /** One image that found no memory is told with its numbers. */
+  /** What one image found no memory for is told with its numbers; a load says so itself. */
   #explained(task: Task, error: ErrorRecord): ErrorRecord {
     const [id, mate] = task.kind === "step" ? task.rows.map((row) => row.id) : [task.id];
-    if (error.reason !== OUT_OF_MEMORY || mate !== undefined) return error;
+    if (error.reason !== OUT_OF_MEMORY || error.retryable || mate !== undefined) return error;
     return outOfMemoryError(error, task.kind, this.#state(id!).plan.request);
   }
 
@@ -274,9 +274,15 @@ export class Engine {
     const { plan } = state;
     const { positive, negative } = plan.encodings;
     await this.#hold(state, sharedKey(plan), () => plan.sharedInputs());
-    await this.#hold(state, positive.key, () => this.#conditioning(positive));
-    if (negative !== undefined) {
-      await this.#hold(state, negative.key, () => this.#conditioning(negative));
+    const isTwo = negative !== undefined && negative.key !== positive.key;
+    const texts = isTwo ? [positive, negative] : [positive];
+    const missing = texts.filter(({ key }) => !state.held.has(key) && !this.#cache.has(key));
+    const made = await this.#conditioning(missing);
+    for (const text of texts) {
+      // One that was there may have been let go meanwhile.
+      const make = async () =>
+        made.get(text.key) ?? (await this.#conditioning([text])).get(text.key)!;
+      await this.#hold(state, text.key, make);
     }
   }
 
@@ -301,19 +307,29 @@ export class Engine {
     state.held.set(key, await this.#cache.hold(key, make));
   }
 
-  async #conditioning(encoding: TextEncoding): Promise<NamedTensors> {
+  /** By key of the text. */
+  async #conditioning(texts: readonly TextEncoding[]): Promise<ReadonlyMap<string, NamedTensors>> {
+    const all = texts.flatMap(({ key, runs }) => runs.map((run) => ({ key, run })));
+    // Graph by graph, so that one which is loaded for each use is loaded once for all texts.
+    const graphs = new Set(all.map(({ run }) => run.graph));
+    const inOrder = [...graphs].flatMap((graph) => all.filter(({ run }) => run.graph === graph));
     // Asked for at once: encoders on one device run back to back, with no step between them.
-    const parts = encoding.runs.map(async ({ graph, inputs, outputs }) => {
+    const parts = inOrder.map(async ({ key, run: { graph, inputs, outputs } }) => {
       const { tensors } = await this.#devices.run({
         graph,
         inputs: mapValues(inputs, (tensor) => [{ tensor }]),
         outputs: Object.keys(outputs),
       });
-      return Object.entries(outputs).map(([output, name]) => [name, named(tensors, output)]);
+      const entries = Object.entries(outputs);
+      return { key, made: entries.map(([output, name]) => [name, named(tensors, output)]) };
     });
     // One that fails is not begun again while another is still on its device.
     await Promise.allSettled(parts);
-    return Object.fromEntries((await Promise.all(parts)).flat()) as NamedTensors;
+    const made = new Map<string, NamedTensors>();
+    for (const { key, made: some } of await Promise.all(parts)) {
+      made.set(key, { ...made.get(key), ...Object.fromEntries(some) });
+    }
+    return made;
   }
 
   async #denoise(rows: readonly Row[]): Promise<TaskOutcome> {

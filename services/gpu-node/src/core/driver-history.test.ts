@@ -26,7 +26,7 @@ const failure = (reason: string) => ({
   code: "internal" as const,
   reason,
   message: reason,
-  retryable: true,
+  retryable: reason !== "DEVICE_OUT_OF_MEMORY",
   violations: [],
   details: {},
 });

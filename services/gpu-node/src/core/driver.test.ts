@@ -22,11 +22,11 @@ function facts(id: string, change: Partial<JobFacts> = {}): JobFacts {
   return { ...TERMS, id, shapeKey: "64x64", steps: 3, passes: 1, units, alone: false, ...change };
 }
 
-const failure = (reason: string) => ({
+const failure = (reason: string, retryable = reason !== "DEVICE_OUT_OF_MEMORY") => ({
   code: "internal" as const,
   reason,
   message: reason,
-  retryable: true,
+  retryable,
   violations: [],
   details: {},
 });
@@ -506,6 +506,18 @@ describe("memory that runs out", () => {
       expect(bench.kinds("b").at(-1)).toBe("finished");
     },
   );
+
+  test("while a graph is loaded for its use fails the job without blame", () => {
+    const bench = new Bench();
+    bench.assign(facts("a"));
+    const [task] = bench.tasks;
+    bench.send({
+      kind: "task-failed",
+      task: task!,
+      error: failure("DEVICE_OUT_OF_MEMORY", true),
+    });
+    expect(bench.effects.at(-1)).toMatchObject({ kind: "failed", blamed: false });
+  });
 
   test("is not put to the test where it is known what fits", () => {
     const bench = new Bench();

@@ -319,7 +319,8 @@ export class Driver {
    * by itself is its own. A batch that the device had no memory for is nobody's fault: its rows go
    * on from where they were, in smaller batches. A batch that fails otherwise is not formed again:
    * its jobs go on by themselves for good. By itself, such a failure is the job's own. A stage that
-   * is lost, or a runner that cannot be kept alive, is nobody's fault.
+   * is lost, a runner that cannot be kept alive, or a graph that does not load any more, is nobody's
+   * fault.
    */
   #taskFailed(task: Task, error: ErrorRecord): DriverEffect[] {
     const { landing, members } = this.#landed(task);
@@ -414,9 +415,11 @@ interface Member {
 /** `size`: of the batch, whoever is in it; `batch`: of its members together. */
 type Fault = "nobody" | "group" | "size" | "batch" | "job" | "unknown";
 
-function faultOf({ reason }: ErrorRecord, hadMates: boolean): Fault {
+function faultOf({ reason, retryable }: ErrorRecord, hadMates: boolean): Fault {
   if (reason === "STAGE_LOST") return "nobody";
   if (reason === "RUNNER_BROKEN") return "group";
+  // A graph that is loaded for each use could not be: no request has asked for anything wrong.
+  if (reason === "GRAPH_NOT_LOADED" || (reason === OUT_OF_MEMORY && retryable)) return "group";
   if (reason === "RUNNER_DIED") return "unknown";
   if (!hadMates) return "job";
   return reason === OUT_OF_MEMORY ? "size" : "batch";

@@ -51,6 +51,8 @@ export interface GraphResult {
   readonly tensors: NamedTensors;
   /** Seconds on the device, without the way there and back. */
   readonly seconds: number;
+  /** Of loading a sequential graph for this very call; undefined when it was loaded. */
+  readonly loadSeconds?: number | undefined;
 }
 
 export interface DeviceRunnerOptions {
@@ -58,6 +60,8 @@ export interface DeviceRunnerOptions {
   /** What it is to its group, in the title of the process. */
   readonly role?: string;
   readonly graphs: readonly Graph[];
+  /** Names of those that are loaded for each use and let go after it. */
+  readonly sequential?: ReadonlySet<string>;
   /** The runner's environment; `process.env` of the driver. */
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** A line for the log. */
@@ -153,7 +157,11 @@ export class DeviceRunner {
     const child = await this.#up();
     const result = await this.#call(child, call);
     this.#deathsInARow = 0;
-    this.#busySeconds += result.seconds;
+    const { seconds, loadSeconds } = result;
+    this.#busySeconds += seconds + (loadSeconds ?? 0);
+    if (loadSeconds !== undefined) {
+      this.#options.log("graph loaded for its call", { graph: call.graph, seconds: loadSeconds });
+    }
     return result;
   }
 
@@ -229,8 +237,9 @@ export class DeviceRunner {
 
   #load(child: RunningChild, graph: Graph): Promise<GraphResult> {
     const { name, inputs, outputs, weightBytes, onnx } = graph;
-    const header = { kind: "load", name, inputs, outputs, weightBytes, onnxBytes: onnx.length };
-    return this.#request(child, header, [onnx]);
+    const sequential = this.#options.sequential?.has(name) ?? false;
+    const facts = { inputs, outputs, weightBytes, sequential, onnxBytes: onnx.length };
+    return this.#request(child, { kind: "load", name, ...facts }, [onnx]);
   }
 
   #spawn(): RunningChild {
@@ -289,7 +298,8 @@ export class DeviceRunner {
     if (message.kind === "loaded")
       return pending.resolve({ tensors: {}, seconds: message.seconds });
     const tensors = tensorsFrom(message.tensors, frame.payload);
-    pending.resolve({ tensors, seconds: message.seconds });
+    const { seconds, loadSeconds } = message;
+    pending.resolve({ tensors, seconds, loadSeconds });
   }
 
   #died(child: RunningChild, how: string): void {
