@@ -6,7 +6,7 @@
  *
  * Each part has a time budget: it says when it needed more, and is ended at twice as much.
  */
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -35,6 +35,8 @@ const EVEN = { heads: 6, headWidth: 128, doubleBlocks: 3, singleBlocks: 5 };
 const SMALL = { heads: 2, headWidth: 32, doubleBlocks: 4, singleBlocks: 0 };
 /** About a gigabyte in float32. */
 const LARGE = { heads: 12, headWidth: 128, doubleBlocks: 1, singleBlocks: 5 };
+/** Blocks as wide as FLUX.1's, 4 GiB of them in float32. */
+const HUGE = { heads: 24, headWidth: 128, doubleBlocks: 1, singleBlocks: 5 };
 
 function pythonWithDiffusers(): string | undefined {
   const python = join(ROOT, ".cache/python/bin/python");
@@ -76,6 +78,17 @@ const parts: Readonly<Record<string, Part>> = {
   "loading-bfloat16": {
     budgetSeconds: 60,
     measure: () => loading(randomCheckpoint(CACHE, LARGE, "BF16"), "stored bfloat16"),
+  },
+  "loading-4gb": {
+    budgetSeconds: 300,
+    measure: async () => {
+      const folder = randomCheckpoint(CACHE, HUGE, "F32");
+      try {
+        return await loading(folder, "stored float32");
+      } finally {
+        rmSync(folder, { recursive: true, force: true });
+      }
+    },
   },
   tiles: {
     budgetSeconds: 180,

@@ -16,6 +16,7 @@ import type { NamedTensors, Tensor } from "../../core/tensor.ts";
 import { type RunnerArguments, runnerArguments } from "./arguments.ts";
 import { FrameChannel } from "./channel.ts";
 import type { Frame } from "../frame.ts";
+import { readAhead } from "../read-ahead.ts";
 import { type PartHeader, PayloadWriter, type RunnerMessage, tensorsFrom } from "./message.ts";
 
 const RUNNER_SCRIPT = fileURLToPath(new URL("../../runner.ts", import.meta.url));
@@ -227,11 +228,21 @@ export class DeviceRunner {
     if (this.#stopping) throw stoppedError();
     const child = this.#spawn();
     const begun = performance.now();
-    await Promise.all(this.#options.graphs.map((graph) => this.#load(child, graph)));
+    const { graphs } = this.#options;
+    const loaded = new AbortController();
+    void readAhead(
+      graphs.flatMap(({ weights }) => weights),
+      loaded.signal,
+    );
+    try {
+      await Promise.all(graphs.map((graph) => this.#load(child, graph)));
+    } finally {
+      loaded.abort();
+    }
     for (const [key, tensors] of this.#retained) sendRetained(child, key, tensors);
     this.#loaded = child;
     const seconds = (performance.now() - begun) / 1000;
-    this.#options.log("runner loaded", { graphs: this.#options.graphs.length, seconds });
+    this.#options.log("runner loaded", { graphs: graphs.length, seconds });
     return child;
   }
 
