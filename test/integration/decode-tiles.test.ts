@@ -74,6 +74,13 @@ describe.each([
     expect(sizes).toEqual([[6, 8]]);
   });
 
+  test("the probe of previews is decoded whole, and is small", async () => {
+    sizes.length = 0;
+    await tiled.images(ask({ previewCount: 1 }));
+    const probes = sizes.filter((size) => size.join() !== "8,8");
+    expect(probes).toEqual([[32, 32]]);
+  });
+
   test("a tiled picture is the same bytes again, whoever else is here", async () => {
     const [alone] = await tiled.images(ask());
     const others = [1n, 2n].map((seed) => tiled.begin(ask({ seed, previewCount: 2 })));
