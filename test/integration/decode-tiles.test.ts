@@ -74,11 +74,18 @@ describe.each([
     expect(sizes).toEqual([[6, 8]]);
   });
 
-  test("the probe of previews is decoded whole, and is small", async () => {
-    sizes.length = 0;
-    await tiled.images(ask({ previewCount: 1 }));
-    const probes = sizes.filter((size) => size.join() !== "8,8");
-    expect(probes).toEqual([[32, 32]]);
+  test("the probe of previews is no larger than a tile either", async () => {
+    const shown: unknown[] = [];
+    const one = await ImageBench.open(folder, {
+      decodeTile: TILE,
+      onPreview: (_, preview) => shown.push(preview),
+    });
+    const given = watchDecoder(one);
+    await one.images(ask({ previewCount: 2 }));
+    await one.close();
+    expect(given.length).toBeGreaterThan(9);
+    for (const size of given) expect(size).toEqual([8, 8]);
+    expect(shown).toHaveLength(2);
   });
 
   test("a tiled picture is the same bytes again, whoever else is here", async () => {

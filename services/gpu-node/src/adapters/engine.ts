@@ -9,7 +9,6 @@ import { AppError, type ErrorRecord, toErrorRecord } from "@fluxline/kernel/erro
 import type { Advisory, ImageRequest } from "@fluxline/kernel/image-request.ts";
 import { rowsThatFit } from "@fluxline/kernel/memory-fit.ts";
 import { steadyClock } from "@fluxline/platform/steady-clock.ts";
-import { TiledPicture } from "../core/decode-tiles.ts";
 import {
   type Admission,
   type DevicesState,
@@ -24,12 +23,14 @@ import { OUT_OF_MEMORY, outOfMemoryError } from "../core/out-of-memory.ts";
 import type { ImageModel, ImagePlan, Pass, Pixels, TextEncoding } from "../core/image-model.ts";
 import type { Row, Task } from "../core/step-batcher.ts";
 import type { StepCostTable } from "../core/step-cost.ts";
-import type { NamedTensors, Tensor } from "../core/tensor.ts";
+import type { NamedTensors } from "../core/tensor.ts";
 import type { ServiceTerms } from "../core/turn.ts";
 import { type ImagePreview, PreviewMaker } from "./preview-maker.ts";
 import type { GroupDevices } from "./group-devices.ts";
+import { callInputs, named } from "./graph-call.ts";
+import { PictureDecoder } from "./picture-decoder.ts";
 import { RetainedCache } from "./retained-cache.ts";
-import type { GraphCall, InputPart } from "./runner/device-runner.ts";
+import type { InputPart } from "./runner/device-runner.ts";
 
 /** Text encodings and position tables that no resident uses, kept for the next request. */
 const RETAINED_LIMITS = { idleBytesMax: 256 * 1024 * 1024, idleKeysMax: 1024 };
@@ -105,6 +106,7 @@ export class Engine {
   readonly #driver: Decider;
   readonly #cache: RetainedCache;
   readonly #previews: PreviewMaker;
+  readonly #decoder: PictureDecoder;
   readonly #nowMs: () => number;
   readonly #jobs = new Map<string, EngineState>();
 
@@ -125,6 +127,7 @@ export class Engine {
     this.#nowMs = steadyClock(clock);
     this.#cache = new RetainedCache(devices, RETAINED_LIMITS);
     this.#previews = new PreviewMaker(model);
+    this.#decoder = new PictureDecoder(model, devices);
   }
 
   admission(id: string, units: number): Admission {
@@ -257,7 +260,7 @@ export class Engine {
         await this.#encode(this.#state(task.id));
         return {};
       case "probe":
-        await this.#previews.begin(this.#state(task.id).plan, (inputs) => this.#runDecoder(inputs));
+        await this.#makePreviews(this.#state(task.id));
         return {};
       case "step":
         return this.#denoise(task.rows);
@@ -317,7 +320,7 @@ export class Engine {
     const parts = inOrder.map(async ({ key, run: { graph, inputs, outputs } }) => {
       const { tensors } = await this.#devices.run({
         graph,
-        inputs: mapValues(inputs, (tensor) => [{ tensor }]),
+        inputs: callInputs(inputs),
         outputs: Object.keys(outputs),
       });
       const entries = Object.entries(outputs);
@@ -409,35 +412,16 @@ export class Engine {
   async #decode(id: string, unit: number): Promise<void> {
     const { plan, pixels } = this.#state(id);
     const { latents } = this.#unit({ id, unit });
-    const picture = await this.#picture(plan, latents);
+    const picture = await this.#decoder.picture(plan, latents);
     if (!(picture.data as Float32Array).every(Number.isFinite)) throw pictureError(unit);
     pixels.set(unit, plan.pixels(picture));
     this.#previews.learn(plan, latents, pixels.get(unit)!);
   }
 
-  /** Whole, or tile by tile: other work may come between two tiles. */
-  async #picture(plan: ImagePlan, latents: Float32Array): Promise<Tensor> {
-    const { decodeTile } = this.#devices;
-    const { width, height } = plan.request;
-    if (decodeTile === 0 || Math.max(width, height) <= decodeTile) {
-      return this.#runDecoder(plan.decodeInputs(latents));
-    }
-    const cells = plan.cells(latents);
-    const tiled = new TiledPicture(cells, width / cells.width, decodeTile);
-    for (const tile of tiled.tiles) {
-      tiled.add(tile, await this.#runDecoder(this.#model.decodeCells(tiled.cellsOf(tile))));
-    }
-    return tiled.picture();
-  }
-
-  async #runDecoder(inputs: NamedTensors): Promise<Tensor> {
-    const call: GraphCall = {
-      graph: this.#model.decoder,
-      inputs: mapValues(inputs, (tensor) => [{ tensor }]),
-      outputs: [this.#model.decoded],
-    };
-    const { tensors } = await this.#devices.run(call);
-    return named(tensors, this.#model.decoded);
+  #makePreviews({ plan, units }: EngineState): Promise<void> {
+    const [latents] = [...units.values()].flatMap((unit) => unit.latents ?? []);
+    assert(latents !== undefined, "a probe comes after the noise was drawn");
+    return this.#previews.begin(plan, (probe) => this.#decoder.cells(probe, plan, latents));
   }
 
   async #storeImage(id: string, unit: number): Promise<void> {
@@ -487,17 +471,4 @@ function pictureError(unit: number): AppError {
 
 function sharedKey(plan: ImagePlan): string {
   return `shared ${plan.shapeKey}`;
-}
-
-function named<T>(values: Readonly<Record<string, T>>, name: string): T {
-  const value = values[name];
-  assert(value !== undefined, `no tensor ${name} among ${Object.keys(values).join(", ")}`);
-  return value;
-}
-
-function mapValues<A, B>(
-  values: Readonly<Record<string, A>>,
-  change: (value: A) => B,
-): Record<string, B> {
-  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, change(value)]));
 }

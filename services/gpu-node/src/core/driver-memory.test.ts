@@ -100,7 +100,7 @@ describe("memory that runs out", () => {
 
   test("is not put to the test where it is known what fits", () => {
     const bench = new Bench();
-    bench.assign(...four.map((id) => facts(id, { rowsMax: 3 })));
+    bench.assign(...four.map((id) => facts(id, { rowsMax: 3, steps: 30 })));
     const widest = (): number =>
       Math.max(...bench.effects.map((e) => (e.kind === "run" ? rowsOf(e.task).length : 0)));
     bench.workUntilIdle();
