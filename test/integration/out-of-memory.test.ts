@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { toAppError } from "@fluxline/kernel/error.ts";
 import type { RequestedImage } from "@fluxline/kernel/image-request.ts";
 import { ImageJob_State as State } from "@fluxline/proto/fluxline/v1/image_job.ts";
-import { type BenchOptions, ImageBench } from "../support/image-bench.ts";
+import { type BenchOptions, finishedImages, ImageBench } from "../support/image-bench.ts";
 import { LiveStack, randomModel } from "../support/live-stack.ts";
 import { shortOf } from "../support/short-runner.ts";
 
@@ -104,6 +104,24 @@ describe("an engine whose device is short of memory", () => {
     );
     expect(failed).toEqual([4]);
     expect(halved.map(({ rgb }) => rgb)).toEqual(whole.map(({ rgb }) => rgb));
+  });
+
+  test("does so where the second of two stages lacks it, with steps in flight at both", async () => {
+    const requests = [3n, 4n].map((seed) => ask({ imageCount: 3, seed }));
+    const draw = async (bench: ImageBench) => {
+      const jobs = requests.map((request) => bench.begin(request));
+      return Promise.all(jobs.map(async ({ end }) => finishedImages(await end)));
+    };
+    const whole = await withBench({}, draw);
+    const failed: number[] = [];
+    const onBatchFailed = (rows: number): void => void failed.push(rows);
+    // What the second stage is handed at block 1; the first has memory enough.
+    const environment = shortOf({ "temb.1": ROWS_THAT_FIT });
+    const options = { stages: 2, cuts: [1], environment, onBatchFailed };
+    const halved = await withBench(options, draw);
+    expect(failed.length).toBeGreaterThan(0);
+    for (const rows of failed) expect(rows).toBeGreaterThan(ROWS_THAT_FIT);
+    expect(halved).toEqual(whole);
   });
 
   test.each<[string, Record<string, number>, Partial<RequestedImage>, RegExp]>([
