@@ -6,12 +6,13 @@
  *
  * Each part has a time budget: it says when it needed more, and is ended at twice as much.
  */
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { batcherDecision } from "./batcher-decision.ts";
 import { checkpointCost } from "./checkpoint-cost.ts";
+import { decodeTiles } from "./decode-tiles.ts";
 import { firstStep } from "./first-step.ts";
 import { eventLoopDelay } from "./event-loop.ts";
 import { goodputReal } from "./goodput/real.ts";
@@ -34,11 +35,16 @@ const EVEN = { heads: 6, headWidth: 128, doubleBlocks: 3, singleBlocks: 5 };
 const SMALL = { heads: 2, headWidth: 32, doubleBlocks: 4, singleBlocks: 0 };
 /** About a gigabyte in float32. */
 const LARGE = { heads: 12, headWidth: 128, doubleBlocks: 1, singleBlocks: 5 };
+/** Blocks as wide as FLUX.1's, 4 GiB of them in float32. */
+const HUGE = { heads: 24, headWidth: 128, doubleBlocks: 1, singleBlocks: 5 };
 
 function pythonWithDiffusers(): string | undefined {
   const python = join(ROOT, ".cache/python/bin/python");
   return existsSync(python) ? python : undefined;
 }
+
+const TINY = { folder: join(ROOT, "models/flux-tiny"), prompt: "a red circle on blue", steps: 12 };
+const DEV_LIKE = join(ROOT, "test/golden/data/checkpoints/dev-like");
 
 const middle = (): string => randomCheckpoint(CACHE, MIDDLE);
 
@@ -72,6 +78,28 @@ const parts: Readonly<Record<string, Part>> = {
   "loading-bfloat16": {
     budgetSeconds: 60,
     measure: () => loading(randomCheckpoint(CACHE, LARGE, "BF16"), "stored bfloat16"),
+  },
+  "loading-4gb": {
+    budgetSeconds: 300,
+    measure: async () => {
+      const folder = randomCheckpoint(CACHE, HUGE, "F32");
+      try {
+        return await loading(folder, "stored float32");
+      } finally {
+        rmSync(folder, { recursive: true, force: true });
+      }
+    },
+  },
+  tiles: {
+    budgetSeconds: 180,
+    measure: () =>
+      decodeTiles(ROOT, [
+        { ...TINY, side: 128, tile: 64 },
+        { ...TINY, side: 256, tile: 128 },
+        { ...TINY, side: 256, tile: 192 },
+        { folder: DEV_LIKE, prompt: "", steps: 4, side: 256, tile: 128 },
+        { folder: DEV_LIKE, prompt: "", steps: 1, side: 1024, tile: 256 },
+      ]),
   },
   goodput: { budgetSeconds: 1200, measure: () => goodputSimulated(ROOT) },
   "goodput-real": { budgetSeconds: 600, measure: () => goodputReal() },

@@ -53,7 +53,7 @@ export function randomCheckpoint(
   return folder;
 }
 
-type Shapes = Map<string, readonly number[]>;
+export type Shapes = Map<string, readonly number[]>;
 
 function transformerShapes(size: TransformerSize, text: number, pooled: number): Shapes {
   const shapes: Shapes = new Map();
@@ -98,7 +98,8 @@ function transformerShapes(size: TransformerSize, text: number, pooled: number):
   return shapes;
 }
 
-function writeWeights(file: string, shapes: Shapes, stored: StoredType): void {
+/** Random values of those shapes, one tensor after another. */
+export function writeWeights(file: string, shapes: Shapes, stored: StoredType): void {
   const elementBytes = stored === "F32" ? 4 : 2;
   const header: Record<string, unknown> = {};
   let offset = 0;

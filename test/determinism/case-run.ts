@@ -205,6 +205,7 @@ class LegRun {
         if (id === this.#subjectId) this.#killAt(({ at }) => at === phase);
       },
       boundary: (id: string, unit: Required<EngineUnit>) => this.#boundary(id, unit),
+      batchFailed: () => undefined,
       finished: (id: string) => this.#end(id, { units: [] }),
       failed: (id: string, error: { message: string }) => this.#end(id, { failed: error.message }),
       released: (id: string, _: unknown, units: readonly Required<EngineUnit>[]) => {

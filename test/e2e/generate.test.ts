@@ -35,6 +35,24 @@ const png = Buffer.from([0x89, 0x50, 0x4e, 0x47]);
 const jpeg = Buffer.from([0xff, 0xd8, 0xff]);
 
 describe("a picture", () => {
+  test("is the same with parts that are loaded for each use", async () => {
+    const pictures: Buffer[] = [];
+    for (const more of [[], ["--sequential", "clip,t5,vae", "--decode-tile", "128"]]) {
+      const name = `${pictures.length}.png`;
+      const command = generate("--steps", "2", "--seed", "7", "--output", name, ...more);
+      const { code, stderr } = await command.ended;
+      expect(code, stderr).toBe(0);
+      pictures.push(readFileSync(join(folder, name)));
+    }
+    expect(pictures[1]).toEqual(pictures[0]); // 64 x 64 is less than a tile
+  });
+
+  test("with a part that the model does not have is refused by its name", async () => {
+    const { code, stderr } = await generate("--sequential", "t6").ended;
+    expect(code).not.toBe(0);
+    expect(stderr).toContain("--sequential: names t6; use clip, t5, vae");
+  });
+
   test("is written, named on stdout, and nothing else stays", async () => {
     const command = generate("--steps", "4", "--seed", "7");
     const { code, stdout, stderr } = await command.ended;

@@ -75,6 +75,24 @@ describe("the same bytes as of one stage", () => {
     expect(bench!.devices.health()).toMatchObject([0, 1, 2].map((rank) => ({ rank, ready: true })));
   });
 
+  test("with parts that are loaded for each use, at the ranks where they are", async () => {
+    const options = ["--sequential", "clip,t5,vae", "--place", "t5=1", "--decode-tile", "128"];
+    const sequential = ["clip", "t5", "vae"];
+    await open(2, options, { sequential, place: { t5: 1 }, decodeTile: 128 });
+    expect(await pictures()).toEqual(whole);
+    expect(new Set(bench!.loads)).toEqual(new Set(["text_encoder"]));
+    const loads = (graph: string): number =>
+      processes!
+        .rank(1)
+        .log()
+        .split("\n")
+        .filter((line) => line.includes("graph loaded for its call") && line.includes(graph))
+        .length;
+    expect(loads("text_encoder_2")).toBeGreaterThan(0);
+    expect(loads("vae.decoder")).toBeGreaterThan(0);
+    expect(bench!.devices.health()).toMatchObject([0, 1].map((rank) => ({ rank, ready: true })));
+  });
+
   test("over TCP, with the certificates of an authority", async () => {
     const folder = mkdtempSync(join(tmpdir(), "fluxline-certificates-"));
     const authority = await TestAuthority.create(folder, "authority");

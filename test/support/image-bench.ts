@@ -54,13 +54,21 @@ export interface BenchOptions {
   readonly cuts?: readonly number[];
   /** Rank or `cpu` of clip, t5 and vae; default: as a group places them. */
   readonly place?: Readonly<Record<string, Place>>;
+  /** Components that are loaded for each use and let go after it. */
+  readonly sequential?: readonly string[];
+  /** Pixels along a side of the tiles in which larger pictures are decoded. */
+  readonly decodeTile?: number;
   /** Ranks 1 and on as real processes, started with the same stages, cuts and places. */
   readonly processes?: StageProcesses;
   readonly onDevices?: (state: DevicesState) => void;
+  /** Of the runners, besides this process's own. */
+  readonly environment?: Readonly<Record<string, string>>;
   /** Decides in the driver's place. */
   readonly decider?: Decider;
   /** Told after every step, before the next begins. */
   readonly onProgress?: (id: string, stepsDone: number) => void;
+  /** Told of a step of so many rows that failed, and why. */
+  readonly onBatchFailed?: (rows: number, reason: string) => void;
   readonly onPreview?: (id: string, preview: ImagePreview) => void;
 }
 
@@ -73,6 +81,8 @@ export class ImageBench {
   readonly engine: Engine;
   /** Of the runners that live now. */
   readonly runnerPids: number[] = [];
+  /** Sequential graphs in the order in which they were loaded for a call. */
+  readonly loads: string[] = [];
   readonly #ends = new Map<string, (end: JobEnd) => void>();
   readonly #images = new Map<string, Pixels[]>();
   #nextId = 0;
@@ -94,14 +104,16 @@ export class ImageBench {
       plan,
       provider: device.provider,
       remote: links?.stages ?? [],
-      makeRunner: ({ index, role, graphs }) => {
+      makeRunner: ({ index, role, graphs, sequential }) => {
         runners[index] = new DeviceRunner({
           device,
           role,
           graphs,
-          environment: process.env,
+          sequential,
+          environment: { ...process.env, ...options.environment },
           log: (message, facts) => {
             if (message === "runner ready") this.runnerPids[index] = Number(facts["pid"]);
+            if (message === "graph loaded for its call") this.loads.push(String(facts["graph"]));
           },
           onBroken: () => undefined,
         });
@@ -134,6 +146,7 @@ export class ImageBench {
           if (phase === "denoising") options.onProgress?.(id, stepsDone);
         },
         boundary: () => undefined,
+        batchFailed: (_, rows, { reason }) => options.onBatchFailed?.(rows, reason),
         preview: (id, preview) => options.onPreview?.(id, preview),
         finished: (id) => end(id, { kind: "finished", images: this.#images.get(id)! }),
         failed: (id, error, blamed) => end(id, { kind: "failed", error, blamed }),
@@ -149,8 +162,14 @@ export class ImageBench {
   static async open(folder: string, options: BenchOptions = {}): Promise<ImageBench> {
     const checkpoint = await openCheckpoint(folder);
     const layout = modelLayout(checkpoint);
-    const { stages = 1, cuts, place = {} } = options;
-    const plan = planStages(layout, { stages, cuts, places: new Map(Object.entries(place)) });
+    const { stages = 1, cuts, place = {}, sequential, decodeTile } = options;
+    const plan = planStages(layout, {
+      stages,
+      cuts,
+      places: new Map(Object.entries(place)),
+      sequential: new Set(sequential),
+      decodeTile,
+    });
     const model = describeModel(checkpoint, { runType: "float32", stages: plan.stages });
     const links = await options.processes?.connect({
       onState: (state) => {

@@ -62,6 +62,8 @@ export interface ScriptedGroupOptions {
   readonly stepMs?: number;
   /** Of its model. */
   readonly digest?: string;
+  /** What its devices have memory for; nothing is said unless given. */
+  readonly memory?: ModelProfile["memory"];
   /** Bytes of each image. */
   readonly imageBytes?: number;
   /** `hold` accepts and reports the start, then waits for `finish`. */
@@ -140,7 +142,11 @@ export class ScriptedGroup {
         pool: this.pool,
         group: this.group,
         incarnation: this.incarnation,
-        profile: { ...testProfile, digest: this.#options.digest ?? testProfile.digest },
+        profile: {
+          ...testProfile,
+          digest: this.#options.digest ?? testProfile.digest,
+          memory: this.#options.memory ?? testProfile.memory,
+        },
         numericsClass: "scripted",
         maxResidents: this.#options.residentsMax ?? 4,
         protocolVersionMin: 1,

@@ -114,6 +114,16 @@ function runTypeOption(): Option {
     .default("float32");
 }
 
+function sequentialOption(): Option {
+  const parts = "of clip, t5 and vae, those loaded for each use and let go after it, like t5,vae";
+  return new Option("--sequential <PARTS>", `${parts}: less memory, more time`);
+}
+
+function decodeTileOption(): Option {
+  const what = "pixels along a side of the tiles in which larger pictures are decoded, like 512";
+  return new Option("--decode-tile <N>", `${what}: less memory; 0: none`);
+}
+
 function addGenerate(program: Command, session: Session, finish: Finish): void {
   program
     .command("generate")
@@ -128,6 +138,8 @@ function addGenerate(program: Command, session: Session, finish: Finish): void {
     .addOption(threadsOption().conflicts("server"))
     .addOption(providerOption().conflicts("server"))
     .addOption(runTypeOption().conflicts("server"))
+    .addOption(sequentialOption().conflicts("server"))
+    .addOption(decodeTileOption().conflicts("server"))
     .option("--pool <POOL>", "pool of the server (default: its only one)")
     .option("--prompt-2 <TEXT>", "text for the second encoder (default: PROMPT)")
     .option("--negative-prompt <TEXT>", "what not to draw; needs --true-cfg-scale above 1")
@@ -207,6 +219,8 @@ function addUp(program: Command, session: Session, finish: Finish): void {
     .addOption(runTypeOption())
     .option("--cuts <BLOCKS>", "first block of each later stage, like 3,5 (default: by block cost)")
     .option("--place <PARTS>", "rank, or cpu, of clip, t5 and vae, like t5=1,vae=cpu")
+    .addOption(sequentialOption())
+    .addOption(decodeTileOption())
     .option("--max-batch <N>", "rows of one step at most")
     .option("--batching <HOW>", "rows of a step: measured, as pays best, or full")
     .option("--max-residents <N>", "images in work in a group at most")

@@ -16,11 +16,14 @@ const USAGE = `usage: main.ts serve --model DIR [OPTION VALUE ...]
        main.ts inspect DIR [--width N] [--height N] [--steps N]
 
 A group of N stages is one \`serve\` (rank 0, which drives it) and a \`stage\` for each of ranks 1 to
-N-1; all are given the same model, --stages, --cuts and --place. An ADDRESS is unix:/path or
-tcp://host:port. \`serve\` finds the stages by --stage-addresses ADDRESS,ADDRESS,.. in the order of
-their ranks, or by --stage-address-template with {rank} in it.
+N-1; all are given the same model, --stages, --cuts, --place, --sequential and --decode-tile. An
+ADDRESS is unix:/path or tcp://host:port. \`serve\` finds the stages by --stage-addresses
+ADDRESS,ADDRESS,.. in the order of their ranks, or by --stage-address-template with {rank} in it.
   --cuts 3,5                  first blocks of stages 1 and on; by default by the cost of blocks
   --place clip=0,t5=1,vae=cpu rank of each network beside the denoiser, or cpu for one at rank 0
+  --sequential t5,vae         networks that are loaded for each use and let go after it
+  --decode-tile 512           pixels along a side of the tiles in which larger pictures are decoded, a
+                              multiple of 16 from 128; 0: whole. It is part of the numerics class
   --link-certificate, --link-key, --link-authority
                               PEM files for mutual TLS between ranks: all three or none
   --link-peer-names a,b       names of which a peer's certificate carries one; by default the group

@@ -9,6 +9,7 @@ import { adviseOn } from "./image-advice.ts";
 import { PREVIEW_COUNT_MAX, previewsPossible } from "./image-previews.ts";
 import { resolveSize } from "./image-size.ts";
 import type { MemoryBound } from "./memory-bound.ts";
+import { memoryViolations } from "./memory-fit.ts";
 
 /** A request as it came: only what the client said. Absent fields take the model's defaults. */
 export interface RequestedImage {
@@ -60,7 +61,12 @@ export interface Advisory {
 
 export type Resolution =
   | { readonly ok: true; readonly request: ImageRequest; readonly advisories: readonly Advisory[] }
-  | { readonly ok: false; readonly violations: readonly FieldViolation[] };
+  | {
+      readonly ok: false;
+      readonly violations: readonly FieldViolation[];
+      /** DOES_NOT_FIT: every field is within its limits, and the devices lack the memory. */
+      readonly reason: "INVALID_REQUEST" | "DOES_NOT_FIT";
+    };
 
 /** Limits, defaults and advice of a model: all that validation needs, so that it can be stored. */
 export interface ModelProfile {
@@ -120,7 +126,9 @@ export function resolveRequest(
     ...(size.ok ? [] : size.violations),
     ...numberViolations(profile, requested),
   ];
-  if (!size.ok || violations.length > 0) return { ok: false, violations };
+  if (!size.ok || violations.length > 0) {
+    return { ok: false, violations, reason: "INVALID_REQUEST" };
+  }
   const steps = requested.steps ?? profile.defaultSteps;
   const request: ImageRequest = {
     prompt: requested.prompt,
@@ -137,6 +145,8 @@ export function resolveRequest(
     imageCount: requested.imageCount ?? 1,
     previewCount: previewsPossible(requested.previewCount ?? 0, steps),
   };
+  const unfit = memoryViolations(profile, requested, request);
+  if (unfit.length > 0) return { ok: false, violations: unfit, reason: "DOES_NOT_FIT" };
   return { ok: true, request, advisories: adviseOn(profile, requested, request) };
 }
 

@@ -101,6 +101,23 @@ function resolveAspectRatio(profile: ModelProfile, aspectRatio: string): SizeRes
   return refused([{ field: "aspect_ratio", description }]);
 }
 
+/** The possible sizes of about the same shape that are smaller, the largest first. */
+export function smallerSizes(profile: ModelProfile, { width, height }: ImageSize): ImageSize[] {
+  const { sizeMultiple } = profile;
+  const [low] = sideRange(profile);
+  const longest = Math.max(width, height);
+  const sizes: ImageSize[] = [];
+  for (let side = longest - sizeMultiple; side >= low; side -= sizeMultiple) {
+    const scale = side / longest;
+    const size = {
+      width: nearestSide(profile, width * scale),
+      height: nearestSide(profile, height * scale),
+    };
+    sizes.push(size);
+  }
+  return sizes;
+}
+
 /** The possible size closest to `across : down` with about `area` and at most `limit` pixels. */
 function fitPixels(
   profile: ModelProfile,

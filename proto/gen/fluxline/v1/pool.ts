@@ -41,6 +41,7 @@ export interface Limits {
   sizeMultiple: number;
   minSize: number;
   maxSize: number;
+  /** Of a request with the defaults: what the model makes, and the groups have memory for. */
   maxPixels: bigint;
   minSteps: number;
   maxSteps: number;

@@ -76,6 +76,8 @@ describe("the processes of a group of three stages", () => {
   test("get only what they know of the rest", () => {
     const rest = {
       cuts: "3,5",
+      sequential: "t5,vae",
+      decodeTile: "512",
       simulatedStepSeconds: "0.2",
       maxBatch: "2",
       maxResidents: "6",
@@ -85,6 +87,10 @@ describe("the processes of a group of three stages", () => {
     const [first, second] = layout({ stages: 2, ...rest }).groups[0]!;
     expect(valueOf(first!.args, "--cuts")).toBe("3,5");
     expect(valueOf(second!.args, "--cuts")).toBe("3,5");
+    for (const { args } of [first!, second!]) {
+      expect(valueOf(args, "--sequential")).toBe("t5,vae");
+      expect(valueOf(args, "--decode-tile")).toBe("512");
+    }
     expect(valueOf(first!.args, "--max-batch")).toBe("2");
     expect(valueOf(first!.args, "--max-residents")).toBe("6");
     expect(valueOf(second!.args, "--simulated-step-seconds")).toBe("0.2");

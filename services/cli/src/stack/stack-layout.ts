@@ -25,6 +25,8 @@ export interface NodeOptions {
   /** Passed on as they are: the GPU node knows their limits and says which value is wrong. */
   readonly cuts?: string | undefined;
   readonly place?: string | undefined;
+  readonly sequential?: string | undefined;
+  readonly decodeTile?: string | undefined;
   readonly maxBatch?: string | undefined;
   readonly batching?: string | undefined;
   readonly maxResidents?: string | undefined;
@@ -99,6 +101,8 @@ function groupSpecs(options: LayoutOptions, facts: GroupFacts): readonly ChildSp
   const shared = ["--pool", pool, "--group", group, "--model", model, "--provider", provider];
   shared.push("--run-type", runType, "--threads", String(threads), "--exit-with-parent");
   shared.push(...given("--cuts", node.cuts), ...given("--place", node.place));
+  shared.push(...given("--sequential", node.sequential));
+  shared.push(...given("--decode-tile", node.decodeTile));
   shared.push(...given("--simulated-step-seconds", node.simulatedStepSeconds));
   const ranks = Array.from({ length: stages - 1 }, (_, index) => index + 1);
   const address = (rank: number) => `unix:${join(options.socketFolder, `${group}-${rank}.sock`)}`;

@@ -192,7 +192,7 @@ export class BusAgent {
     const spec = assign.spec;
     if (spec === undefined) throw new AppError("invalid_argument", "an assign without a spec");
     const resolution = resolveRequest(model.profile, requestedImage(spec), spec.seed ?? 0n);
-    if (!resolution.ok) throw invalidArgument(resolution.violations);
+    if (!resolution.ok) throw invalidArgument(resolution.violations, resolution.reason);
     const terms = serviceTerms(assign, fence);
     const { units, ...restart } = await this.#resume(assign);
     // Revoked, or overtaken by a newer attempt, while its checkpoints were read.

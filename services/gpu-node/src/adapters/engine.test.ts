@@ -41,12 +41,13 @@ function openBench() {
       calls.push({ graph, answer });
     });
   const devices = {
+    decodeTile: 0,
     run: ({ graph }: { graph: string }) => call(graph),
     runChain: () => call("step"),
     retain: () => undefined,
     release: () => undefined,
   };
-  const model = { prediction: "out", cellChannels: 16, plan: buildPlan };
+  const model = { profile: { memory: [] }, prediction: "out", cellChannels: 16, plan: buildPlan };
   const ends: { kind: string; units?: readonly Required<EngineUnit>[] }[] = [];
   const listener: Partial<EngineListener> = {
     started: () => undefined,

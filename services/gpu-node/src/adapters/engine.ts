@@ -7,6 +7,7 @@ import { assert, unreachable } from "@fluxline/kernel/assert.ts";
 import type { Clock } from "@fluxline/kernel/clock.ts";
 import { AppError, type ErrorRecord, toErrorRecord } from "@fluxline/kernel/error.ts";
 import type { Advisory, ImageRequest } from "@fluxline/kernel/image-request.ts";
+import { rowsThatFit } from "@fluxline/kernel/memory-fit.ts";
 import { steadyClock } from "@fluxline/platform/steady-clock.ts";
 import {
   type Admission,
@@ -18,15 +19,18 @@ import {
   type ProgressPhase,
   type ReleaseReason,
 } from "../core/driver.ts";
+import { OUT_OF_MEMORY, outOfMemoryError } from "../core/out-of-memory.ts";
 import type { ImageModel, ImagePlan, Pass, Pixels, TextEncoding } from "../core/image-model.ts";
 import type { Row, Task } from "../core/step-batcher.ts";
 import type { StepCostTable } from "../core/step-cost.ts";
-import type { NamedTensors, Tensor } from "../core/tensor.ts";
+import type { NamedTensors } from "../core/tensor.ts";
 import type { ServiceTerms } from "../core/turn.ts";
 import { type ImagePreview, PreviewMaker } from "./preview-maker.ts";
 import type { GroupDevices } from "./group-devices.ts";
+import { callInputs, named } from "./graph-call.ts";
+import { PictureDecoder } from "./picture-decoder.ts";
 import { RetainedCache } from "./retained-cache.ts";
-import type { GraphCall, InputPart } from "./runner/device-runner.ts";
+import type { InputPart } from "./runner/device-runner.ts";
 
 /** Text encodings and position tables that no resident uses, kept for the next request. */
 const RETAINED_LIMITS = { idleBytesMax: 256 * 1024 * 1024, idleKeysMax: 1024 };
@@ -60,6 +64,8 @@ export interface EngineListener {
   progress(id: string, phase: ProgressPhase, stepsDone: number, stepsTotal: number): void;
   /** An image stands at a boundary between two of its steps; its latents will not change. */
   boundary(id: string, unit: Required<EngineUnit>): void;
+  /** A step of so many rows failed; all of them go on, in smaller batches. */
+  batchFailed(shapeKey: string, rows: number, error: ErrorRecord): void;
   /** An image of a request that asked for previews, at one of the boundaries that are due. */
   preview(id: string, preview: ImagePreview): void;
   finished(id: string): void;
@@ -100,6 +106,7 @@ export class Engine {
   readonly #driver: Decider;
   readonly #cache: RetainedCache;
   readonly #previews: PreviewMaker;
+  readonly #decoder: PictureDecoder;
   readonly #nowMs: () => number;
   readonly #jobs = new Map<string, EngineState>();
 
@@ -120,6 +127,7 @@ export class Engine {
     this.#nowMs = steadyClock(clock);
     this.#cache = new RetainedCache(devices, RETAINED_LIMITS);
     this.#previews = new PreviewMaker(model);
+    this.#decoder = new PictureDecoder(model, devices);
   }
 
   admission(id: string, units: number): Admission {
@@ -161,6 +169,10 @@ export class Engine {
         steps: plan.steps,
         passes: plan.encodings.negative === undefined ? 1 : 2,
         units: [...state.units].map(([index, { step }]) => ({ index, step })),
+        rowsMax: rowsThatFit(this.#model.profile.memory, {
+          pixels: request.width * request.height,
+          textTokens: request.maxSequenceLength,
+        }),
         needsProbe: state.previews.size > 0 && !this.#previews.begun,
       },
     });
@@ -205,6 +217,8 @@ export class Engine {
           effect.stepsDone,
           effect.stepsTotal,
         );
+      case "batch-failed":
+        return this.#listener.batchFailed(effect.shapeKey, effect.rows, effect.error);
       case "finished":
         this.#forget(effect.id);
         return this.#listener.finished(effect.id);
@@ -228,9 +242,16 @@ export class Engine {
     try {
       input = { kind: "task-done", task, ...(await this.#runTask(task)) };
     } catch (thrown) {
-      input = { kind: "task-failed", task, error: toErrorRecord(thrown) };
+      input = { kind: "task-failed", task, error: this.#explained(task, toErrorRecord(thrown)) };
     }
     this.#send(input);
+  }
+
+  /** What one image found no memory for is told with its numbers; a load says so itself. */
+  #explained(task: Task, error: ErrorRecord): ErrorRecord {
+    const [id, mate] = task.kind === "step" ? task.rows.map((row) => row.id) : [task.id];
+    if (error.reason !== OUT_OF_MEMORY || error.retryable || mate !== undefined) return error;
+    return outOfMemoryError(error, task.kind, this.#state(id!).plan.request);
   }
 
   async #runTask(task: Task): Promise<TaskOutcome> {
@@ -239,7 +260,7 @@ export class Engine {
         await this.#encode(this.#state(task.id));
         return {};
       case "probe":
-        await this.#previews.begin(this.#state(task.id).plan, (inputs) => this.#runDecoder(inputs));
+        await this.#makePreviews(this.#state(task.id));
         return {};
       case "step":
         return this.#denoise(task.rows);
@@ -256,9 +277,15 @@ export class Engine {
     const { plan } = state;
     const { positive, negative } = plan.encodings;
     await this.#hold(state, sharedKey(plan), () => plan.sharedInputs());
-    await this.#hold(state, positive.key, () => this.#conditioning(positive));
-    if (negative !== undefined) {
-      await this.#hold(state, negative.key, () => this.#conditioning(negative));
+    const isTwo = negative !== undefined && negative.key !== positive.key;
+    const texts = isTwo ? [positive, negative] : [positive];
+    const missing = texts.filter(({ key }) => !state.held.has(key) && !this.#cache.has(key));
+    const made = await this.#conditioning(missing);
+    for (const text of texts) {
+      // One that was there may have been let go meanwhile.
+      const make = async () =>
+        made.get(text.key) ?? (await this.#conditioning([text])).get(text.key)!;
+      await this.#hold(state, text.key, make);
     }
   }
 
@@ -283,19 +310,29 @@ export class Engine {
     state.held.set(key, await this.#cache.hold(key, make));
   }
 
-  async #conditioning(encoding: TextEncoding): Promise<NamedTensors> {
+  /** By key of the text. */
+  async #conditioning(texts: readonly TextEncoding[]): Promise<ReadonlyMap<string, NamedTensors>> {
+    const all = texts.flatMap(({ key, runs }) => runs.map((run) => ({ key, run })));
+    // Graph by graph, so that one which is loaded for each use is loaded once for all texts.
+    const graphs = new Set(all.map(({ run }) => run.graph));
+    const inOrder = [...graphs].flatMap((graph) => all.filter(({ run }) => run.graph === graph));
     // Asked for at once: encoders on one device run back to back, with no step between them.
-    const parts = encoding.runs.map(async ({ graph, inputs, outputs }) => {
+    const parts = inOrder.map(async ({ key, run: { graph, inputs, outputs } }) => {
       const { tensors } = await this.#devices.run({
         graph,
-        inputs: mapValues(inputs, (tensor) => [{ tensor }]),
+        inputs: callInputs(inputs),
         outputs: Object.keys(outputs),
       });
-      return Object.entries(outputs).map(([output, name]) => [name, named(tensors, output)]);
+      const entries = Object.entries(outputs);
+      return { key, made: entries.map(([output, name]) => [name, named(tensors, output)]) };
     });
     // One that fails is not begun again while another is still on its device.
     await Promise.allSettled(parts);
-    return Object.fromEntries((await Promise.all(parts)).flat()) as NamedTensors;
+    const made = new Map<string, NamedTensors>();
+    for (const { key, made: some } of await Promise.all(parts)) {
+      made.set(key, { ...made.get(key), ...Object.fromEntries(some) });
+    }
+    return made;
   }
 
   async #denoise(rows: readonly Row[]): Promise<TaskOutcome> {
@@ -375,20 +412,16 @@ export class Engine {
   async #decode(id: string, unit: number): Promise<void> {
     const { plan, pixels } = this.#state(id);
     const { latents } = this.#unit({ id, unit });
-    const picture = await this.#runDecoder(plan.decodeInputs(latents));
+    const picture = await this.#decoder.picture(plan, latents);
     if (!(picture.data as Float32Array).every(Number.isFinite)) throw pictureError(unit);
     pixels.set(unit, plan.pixels(picture));
     this.#previews.learn(plan, latents, pixels.get(unit)!);
   }
 
-  async #runDecoder(inputs: NamedTensors): Promise<Tensor> {
-    const call: GraphCall = {
-      graph: this.#model.decoder,
-      inputs: mapValues(inputs, (tensor) => [{ tensor }]),
-      outputs: [this.#model.decoded],
-    };
-    const { tensors } = await this.#devices.run(call);
-    return named(tensors, this.#model.decoded);
+  #makePreviews({ plan, units }: EngineState): Promise<void> {
+    const [latents] = [...units.values()].flatMap((unit) => unit.latents ?? []);
+    assert(latents !== undefined, "a probe comes after the noise was drawn");
+    return this.#previews.begin(plan, (probe) => this.#decoder.cells(probe, plan, latents));
   }
 
   async #storeImage(id: string, unit: number): Promise<void> {
@@ -438,17 +471,4 @@ function pictureError(unit: number): AppError {
 
 function sharedKey(plan: ImagePlan): string {
   return `shared ${plan.shapeKey}`;
-}
-
-function named<T>(values: Readonly<Record<string, T>>, name: string): T {
-  const value = values[name];
-  assert(value !== undefined, `no tensor ${name} among ${Object.keys(values).join(", ")}`);
-  return value;
-}
-
-function mapValues<A, B>(
-  values: Readonly<Record<string, A>>,
-  change: (value: A) => B,
-): Record<string, B> {
-  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, change(value)]));
 }

@@ -4,7 +4,12 @@
  * stands for a rank elsewhere.
  */
 import type { Graph, ImageModel } from "../core/image-model.ts";
-import { componentsAt, type ModelLayout, type StagePlan } from "../core/stage-plan.ts";
+import {
+  componentsAt,
+  type ModelLayout,
+  sequentialGraphs,
+  type StagePlan,
+} from "../core/stage-plan.ts";
 import { GroupDevices } from "./group-devices.ts";
 import type { Provider, RunnerArguments } from "./runner/arguments.ts";
 import type { DeviceRunner } from "./runner/device-runner.ts";
@@ -21,6 +26,8 @@ export interface RunnerRole {
   /** For the process's title. */
   readonly role: string;
   readonly graphs: readonly Graph[];
+  /** Names of those that are loaded for each use and let go after it. */
+  readonly sequential: ReadonlySet<string>;
   readonly place: "stage" | "cpu";
 }
 
@@ -37,6 +44,7 @@ export interface DevicesLayout {
 export function layOutDevices(options: DevicesLayout): GroupDevices {
   const { model, layout, plan, provider, makeRunner, remote } = options;
   const onCpu = componentsAt(layout, plan, "cpu").map(({ graph }) => graph);
+  const sequential = sequentialGraphs(layout, plan);
   const places = new Map<string, number>();
   for (const graph of onCpu) places.set(graph, plan.stages.length);
   const devices: StageDevice[] = [];
@@ -45,7 +53,8 @@ export function layOutDevices(options: DevicesLayout): GroupDevices {
     for (const graph of beside) places.set(graph, rank);
     const local = (): StageDevice => {
       const graphs = [...beside, model.denoiser[rank]!].map((name) => model.graphs.get(name)!);
-      const runner = makeRunner({ index: rank, role: `rank ${rank}`, graphs, place: "stage" });
+      const role = `rank ${rank}`;
+      const runner = makeRunner({ index: rank, role, graphs, sequential, place: "stage" });
       return new LocalStage({ rank, provider, runner, next: devices[0] });
     };
     devices.unshift((rank === 0 ? undefined : remote?.[rank - 1]) ?? local());
@@ -53,11 +62,12 @@ export function layOutDevices(options: DevicesLayout): GroupDevices {
   if (onCpu.length > 0) {
     const graphs = onCpu.map((name) => model.graphs.get(name)!);
     const role = "rank 0 beside the stages";
-    const runner = makeRunner({ index: plan.stages.length, role, graphs, place: "cpu" });
+    const index = plan.stages.length;
+    const runner = makeRunner({ index, role, graphs, sequential, place: "cpu" });
     const besideProvider = provider === "simulated" ? provider : "cpu";
     devices.push(new LocalStage({ rank: 0, provider: besideProvider, runner }));
   }
-  return new GroupDevices({ model, devices, places });
+  return new GroupDevices({ model, devices, places, decodeTile: plan.decodeTile });
 }
 
 /** What a rank's runner is, or the runner beside the stages. */

@@ -70,7 +70,7 @@ function group(): { devices: GroupDevices; made: RememberingDevice[] } {
     ["encoder", 1],
     ["decoder", 2],
   ]);
-  return { devices: new GroupDevices({ model, devices: made, places }), made };
+  return { devices: new GroupDevices({ model, devices: made, places, decodeTile: 0 }), made };
 }
 
 const one = float32Tensor(Float32Array.of(1), [1, 1]);

@@ -31,6 +31,8 @@ export interface GroupDevicesOptions {
   readonly devices: readonly StageDevice[];
   /** Index of the device of each graph that is no stage of the denoiser. */
   readonly places: ReadonlyMap<string, number>;
+  /** Pixels along a side of the tiles in which larger pictures are decoded; 0: none are. */
+  readonly decodeTile: number;
 }
 
 export class GroupDevices {
@@ -46,6 +48,10 @@ export class GroupDevices {
       const here = this.graphsAt(index).flatMap((graph) => this.#spec(graph).inputs);
       return new Set(here.map(({ name }) => name));
     });
+  }
+
+  get decodeTile(): number {
+    return this.#options.decodeTile;
   }
 
   /** Names of the graphs of a device. */

@@ -43,6 +43,16 @@ describe("stage addresses", () => {
   });
 });
 
+test("sequential parts and tiles are read alike for every rank, and are none unless given", () => {
+  const given = ["--sequential", "t5,vae", "--decode-tile", "512"];
+  const serve = parseGroupOptions([...TWO, "--stage-addresses", "unix:/1", ...given], 2);
+  for (const options of [serve, parseStageOptions([...STAGE, ...given], 2)]) {
+    expect(options).toMatchObject({ sequential: new Set(["t5", "vae"]), decodeTile: 512 });
+  }
+  const plain = parseGroupOptions(MODEL, 2);
+  expect(plain).toMatchObject({ sequential: new Set(), decodeTile: 0 });
+});
+
 test("cuts, places and links are read alike for every rank", () => {
   const shared = ["--cuts", "3", "--place", "clip=0,t5=1,vae=cpu", "--link-certificate", "/c.pem"];
   shared.push("--link-key", "/k.pem", "--link-authority", "/a.pem", "--link-peer-names", "a,b");
@@ -102,6 +112,8 @@ describe("what is wrong is named", () => {
       [...MODEL, "--device-class", "h100"],
       ["--device-class is for GPUs"],
     ],
+    ["a tile that is mostly overlap", [...MODEL, "--decode-tile", "64"], ["--decode-tile is 64"]],
+    ["a tile of no whole cells", [...MODEL, "--decode-tile", "200"], ["--decode-tile is 200"]],
     [
       "several at once",
       ["--stages", "0", "--cuts", "x", "--place", "t5=gpu,vae=0,vae=1", "--link-key", "/k"],

@@ -6,7 +6,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import { float32Tensor, int64Tensor } from "../core/tensor.ts";
 import { toGraph } from "../models/graph.ts";
 import { GraphBuilder } from "../onnx/graph-builder.ts";
-import { openSession } from "./onnx-session.ts";
+import { isOutOfMemory, openSession } from "./onnx-session.ts";
 import { listProviders } from "./provider-list.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "onnx-session-"));
@@ -34,6 +34,18 @@ async function failure(run: Promise<unknown>): Promise<AppError> {
   if (thrown instanceof AppError) return thrown;
   throw thrown;
 }
+
+test.each<[string, boolean]>([
+  ["BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 1", true],
+  ["std::bad_alloc", true],
+  ["CUDA error cudaErrorMemoryAllocation:out of memory", true],
+  ["CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0", true],
+  ["CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED", true],
+  ["CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED", false],
+  ["Got invalid dimensions for input: x", false],
+])("%s: out of memory is %s", (message, is) => {
+  expect(isOutOfMemory(message)).toBe(is);
+});
 
 describe("a session", () => {
   const file = join(folder, "weights.bin");

@@ -15,7 +15,9 @@ import type { NamedTensors, Tensor, TensorData, TensorType } from "../core/tenso
 /** onnxruntime's level above errors, which are thrown; otherwise it prints each of them as well. */
 const LOG_FATAL = 4;
 env.logLevel = "fatal";
-const OUT_OF_MEMORY = /failed to allocate|bad_?\s?alloc|out of memory|allocation failed/i;
+/** In the words of its arena, the standard library, a driver, and the libraries of a GPU. */
+const OUT_OF_MEMORY =
+  /failed to allocate|bad_?\s?alloc|out of memory|allocation failed|alloc_failed/i;
 
 export const PROVIDER_NAMES = ["cpu", "cuda", "tensorrt", "webgpu"] as const;
 export type ProviderName = (typeof PROVIDER_NAMES)[number];
@@ -122,11 +124,15 @@ function runtimeTensor({ type, data, dims }: Tensor): OrtTensor {
   return bits;
 }
 
+export function isOutOfMemory(message: string): boolean {
+  return OUT_OF_MEMORY.test(message);
+}
+
 /** The runtime tells its failures apart by text only; it is read here and nowhere else. */
 function openError(graph: string, provider: ProviderName, cause: unknown): AppError {
   const why = `${graph} on ${provider}: ${firstLine(cause)}`;
   const details = { graph, provider };
-  if (OUT_OF_MEMORY.test(why)) {
+  if (isOutOfMemory(why)) {
     const reason = "DEVICE_OUT_OF_MEMORY";
     return new AppError("resource_exhausted", why, { reason, details, cause });
   }
@@ -142,7 +148,7 @@ function openError(graph: string, provider: ProviderName, cause: unknown): AppEr
 function runError(graph: string, cause: unknown): AppError {
   const why = `${graph}: ${firstLine(cause)}`;
   const details = { graph };
-  if (OUT_OF_MEMORY.test(why)) {
+  if (isOutOfMemory(why)) {
     const reason = "DEVICE_OUT_OF_MEMORY";
     return new AppError("resource_exhausted", why, { reason, details, cause });
   }

@@ -181,6 +181,10 @@ export class PlacementDesk implements EngineListener, ImageStore {
     this.#track(this.#end(entry, { $case: "finished", value: { units } }));
   }
 
+  batchFailed(shapeKey: string, rows: number, { message, reason }: ErrorRecord): void {
+    this.#options.log("batch failed", { shapeKey, rows, error: message, reason });
+  }
+
   failed(id: string, error: ErrorRecord, blamed: boolean): void {
     this.#options.log("job failed", { id, error: error.message, reason: error.reason, blamed });
     const status = toStatus(fromErrorRecord(error));

@@ -3,9 +3,9 @@
  * small decode, and a preview is drawn after the next step was sent to the device.
  */
 import { previewSteps } from "@fluxline/kernel/image-previews.ts";
-import type { ImageModel, ImagePlan, Pixels } from "../core/image-model.ts";
+import type { ImageModel, ImagePlan, LatentCells, Pixels } from "../core/image-model.ts";
 import { LatentPreview, probeCells } from "../core/latent-preview.ts";
-import type { NamedTensors, Tensor } from "../core/tensor.ts";
+import type { Tensor } from "../core/tensor.ts";
 
 /** An image as it is after so many of its steps. */
 export interface ImagePreview {
@@ -17,19 +17,19 @@ export interface ImagePreview {
 /** Previews that wait for the first map; each holds its latents. */
 const WAITING_MAX = 16;
 
-/** What the map is made with: one run of the model's decoder. */
-export type DecoderRun = (inputs: NamedTensors) => Promise<Tensor>;
+/** What the map is made with: the model's decoder on cells of any size. */
+export type CellsDecoder = (cells: LatentCells) => Promise<Tensor>;
 
 export class PreviewMaker {
-  readonly #model: ImageModel;
+  readonly #cellChannels: number;
   readonly #map: LatentPreview;
   #begun = false;
   /** Drawn when there is a map; the oldest is left out where there are too many. */
   readonly #waiting: (() => void)[] = [];
 
-  constructor(model: ImageModel) {
-    this.#model = model;
-    this.#map = new LatentPreview(model.cellChannels);
+  constructor({ cellChannels }: Pick<ImageModel, "cellChannels">) {
+    this.#cellChannels = cellChannels;
+    this.#map = new LatentPreview(cellChannels);
   }
 
   /** The boundaries at which previews of each image of a plan are due. */
@@ -42,11 +42,10 @@ export class PreviewMaker {
   }
 
   /** Makes the first map unless there is one. */
-  async begin(plan: ImagePlan, decode: DecoderRun): Promise<void> {
+  async begin(plan: ImagePlan, decode: CellsDecoder): Promise<void> {
     if (this.#begun) return;
-    const probe = probeCells(this.#model.cellChannels);
-    const decoded = await decode(this.#model.decodeCells(probe));
-    this.#map.begin(probe, plan.pixels(decoded));
+    const probe = probeCells(this.#cellChannels);
+    this.#map.begin(probe, plan.pixels(await decode(probe)));
     this.#begun = true;
     for (const draw of this.#waiting.splice(0)) draw();
   }

@@ -121,11 +121,12 @@ export class ReplicaGroup {
     }
     const parts = model.denoiser.map((graph, rank) => ({ graph, share: plan.shares[rank]! }));
     const costs = simulatedStageCosts(parts, simulatedStepSeconds);
-    const makeRunner = ({ role, graphs, place }: RunnerRole): DeviceRunner =>
+    const makeRunner = ({ role, graphs, sequential, place }: RunnerRole): DeviceRunner =>
       new DeviceRunner({
         device: runnerDevice(this.#options, place, costs),
         role,
         graphs,
+        sequential,
         environment: this.#environment,
         log: (message, facts) => this.#log.info(facts, message),
         onBroken: (error) => this.#fail(error, "the runner cannot be kept alive"),

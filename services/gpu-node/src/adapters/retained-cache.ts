@@ -53,6 +53,10 @@ export class RetainedCache {
     return entry.names;
   }
 
+  has(key: string): boolean {
+    return this.#entries.has(key);
+  }
+
   letGo(key: string): void {
     const entry = this.#use(key);
     entry.holders -= 1;

@@ -44,6 +44,7 @@ export function rankFacts(checkpoint: Checkpoint, options: RankOptions): RankFac
     recipe,
     runtimeVersion: onnxruntimeVersion(),
     cuts: plan.stages.slice(1).map(({ first }) => first),
+    decodeTile: plan.decodeTile,
     ...deviceFacts(options, layout, plan),
   });
   return {

@@ -8,7 +8,7 @@ import { Random } from "@fluxline/kernel/random.ts";
 import type { Lifecycle } from "@fluxline/platform/lifecycle.ts";
 import type { Logger } from "@fluxline/platform/log.ts";
 import type { Graph } from "../core/image-model.ts";
-import { componentsAt } from "../core/stage-plan.ts";
+import { componentsAt, sequentialGraphs } from "../core/stage-plan.ts";
 import { modelGraphs } from "../models/families.ts";
 import { openCheckpoint } from "./checkpoint-folder.ts";
 import { runnerDevice, simulatedStageCosts } from "./group-devices-layout.ts";
@@ -50,7 +50,8 @@ export class StageProcess {
         components: componentsAt(layout, plan, rank).map(({ name }) => name),
       },
     );
-    const runner = this.#runner(plan.shares[rank]!, graphs, () => server.announce());
+    const sequential = sequentialGraphs(layout, plan);
+    const runner = this.#runner(plan.shares[rank]!, graphs, sequential, () => server.announce());
     this.#lifecycle.add({ name: "runner", drain: () => runner.stop() });
     const server = new StageServer({
       address: listen,
@@ -72,7 +73,12 @@ export class StageProcess {
     return { address, numericsClass, graphs: graphs.map(({ name }) => name) };
   }
 
-  #runner(share: number, graphs: readonly Graph[], onChange: () => void): DeviceRunner {
+  #runner(
+    share: number,
+    graphs: readonly Graph[],
+    sequential: ReadonlySet<string>,
+    onChange: () => void,
+  ): DeviceRunner {
     const { rank, provider, simulatedStepSeconds } = this.#options;
     if (provider === "simulated") {
       this.#log.warn("provider simulated: nothing is computed, pictures are empty");
@@ -83,6 +89,7 @@ export class StageProcess {
       device: runnerDevice(this.#options, "stage", costs),
       role: `rank ${rank}`,
       graphs,
+      sequential,
       environment: this.#environment,
       log: (message, facts) => {
         this.#log.info(facts, message);

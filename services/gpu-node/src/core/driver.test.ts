@@ -1,88 +1,7 @@
 import { describe, expect, test } from "vitest";
-import {
-  Driver,
-  type DriverEffect,
-  type DriverInput,
-  type DriverLimits,
-  type JobFacts,
-} from "./driver.ts";
-import { ONE_DEVICE, type Row, type Task } from "./step-batcher.ts";
-
-const LIMITS: DriverLimits = {
-  rowsMax: 4,
-  residentsMax: 8,
-  batching: "full",
-  stepsInFlightMax: 1,
-  devices: ONE_DEVICE,
-};
-const TERMS = { tenant: "t", share: 1, priorityClass: "standard" } as const;
-
-function facts(id: string, change: Partial<JobFacts> = {}): JobFacts {
-  const units = [{ index: 0, step: 0 }];
-  return { ...TERMS, id, shapeKey: "64x64", steps: 3, passes: 1, units, alone: false, ...change };
-}
-
-const failure = (reason: string) => ({
-  code: "internal" as const,
-  reason,
-  message: reason,
-  retryable: true,
-  violations: [],
-  details: {},
-});
-
-/** Plays the adapter: keeps every effect, answers tasks one by one. */
-class Bench {
-  readonly driver: Driver;
-  readonly effects: DriverEffect[] = [];
-  readonly tasks: Task[] = [];
-  readonly stores: { id: string; unit: number }[] = [];
-  nowMs = 0;
-
-  constructor(limits: Partial<DriverLimits> = {}) {
-    this.driver = new Driver({ ...LIMITS, ...limits });
-  }
-
-  send(input: DriverInput): void {
-    for (const effect of this.driver.step(input, this.nowMs)) {
-      this.effects.push(effect);
-      if (effect.kind === "run") this.tasks.push(effect.task);
-      if (effect.kind === "store") this.stores.push(effect);
-    }
-  }
-
-  assign(...jobs: JobFacts[]): void {
-    for (const job of jobs) this.send({ kind: "assigned", job });
-  }
-
-  /** Completes the oldest task in flight. */
-  work(notFinite: readonly Row[] = [], seconds?: number): Task {
-    const task = this.tasks.shift();
-    if (task === undefined) throw new Error("no task is in flight");
-    this.send({ kind: "task-done", task, notFinite, seconds });
-    return task;
-  }
-
-  fail(reason: string): Task {
-    const task = this.tasks.shift();
-    if (task === undefined) throw new Error("no task is in flight");
-    this.send({ kind: "task-failed", task, error: failure(reason) });
-    return task;
-  }
-
-  workUntilIdle(): void {
-    while (this.tasks.length > 0 || this.stores.length > 0) {
-      if (this.tasks.length > 0) this.work();
-      for (const { id, unit } of this.stores.splice(0)) this.send({ kind: "stored", id, unit });
-    }
-  }
-
-  kinds(id: string): string[] {
-    return this.effects.flatMap((e) => ("id" in e && e.id === id ? [e.kind] : []));
-  }
-}
-
-const rowsOf = (task: Task) => (task.kind === "step" ? task.rows.map((row) => row.id) : []);
+import { Driver, type DriverInput, type DriverLimits } from "./driver.ts";
+import { Bench, facts, failure, LIMITS, rowsOf } from "./driver-bench.ts";
+import type { Task } from "./step-batcher.ts";
 
 describe("one request", () => {
   test("is encoded, stepped, decoded, stored and finished, in that order", () => {
@@ -421,20 +340,8 @@ test("a batch that fails without a death is not formed again", () => {
   const bench = new Bench();
   bench.assign(facts("a"), facts("b"));
   for (let i = 0; i < 3; i++) bench.work();
-  bench.fail("DEVICE_OUT_OF_MEMORY");
+  bench.fail("GRAPH_FAILED");
   while (bench.tasks.length > 0) expect(rowsOf(bench.work()).length).toBeLessThanOrEqual(1);
-});
-
-test("nor are batches of that size formed of newcomers soon", () => {
-  const bench = new Bench();
-  bench.assign(...["a", "b", "c", "d"].map((id) => facts(id, { steps: 30 })));
-  while (rowsOf(bench.tasks[0]!).length < 4) bench.work();
-  bench.fail("DEVICE_OUT_OF_MEMORY");
-  bench.workUntilIdle();
-  bench.assign(...["e", "f", "g", "h"].map((id) => facts(id, { steps: 30 })));
-  let widest = 0;
-  while (bench.tasks.length > 0) widest = Math.max(widest, rowsOf(bench.work()).length);
-  expect(widest).toBe(2);
 });
 
 test("a store that fails ends the job with the reason, without blame", () => {

@@ -12,6 +12,7 @@
  */
 import { assert, unreachable } from "@fluxline/kernel/assert.ts";
 import { AppError, type ErrorRecord, toErrorRecord } from "@fluxline/kernel/error.ts";
+import { OUT_OF_MEMORY } from "./out-of-memory.ts";
 import {
   type BatchLimits,
   type Landing,
@@ -41,6 +42,8 @@ export interface JobFacts extends ServiceTerms {
   /** Units still to be made, each with the boundary from which it goes on. */
   readonly units: readonly { readonly index: number; readonly step: number }[];
   readonly alone: boolean;
+  /** Rows of its shape that the devices have memory for in one step; absent: nobody has said. */
+  readonly rowsMax?: number;
   /** Its previews need a probe of the decoder. */
   readonly needsProbe?: boolean;
 }
@@ -92,6 +95,13 @@ export type DriverEffect =
       readonly stepsTotal: number;
     }
   | { readonly kind: "store"; readonly id: string; readonly unit: number }
+  /** A step of several rows failed: they go on from where they were, in smaller batches. */
+  | {
+      readonly kind: "batch-failed";
+      readonly shapeKey: string;
+      readonly rows: number;
+      readonly error: ErrorRecord;
+    }
   | { readonly kind: "finished"; readonly id: string }
   | {
       readonly kind: "failed";
@@ -306,9 +316,11 @@ export class Driver {
   /**
    * A runner that dies while several rows or tasks are under way: nobody knows whose fault it was,
    * so each runs with nothing else in flight until it has succeeded, and a second death in a row
-   * by itself is its own. A batch that fails otherwise (too large, say) is not formed again: its
-   * jobs go on by themselves for good; by itself, such a failure is the job's own. A stage that is
-   * lost, or a runner that cannot be kept alive, is nobody's fault.
+   * by itself is its own. A batch that the device had no memory for is nobody's fault: its rows go
+   * on from where they were, in smaller batches. A batch that fails otherwise is not formed again:
+   * its jobs go on by themselves for good. By itself, such a failure is the job's own. A stage that
+   * is lost, a runner that cannot be kept alive, or a graph that does not load any more, is nobody's
+   * fault.
    */
   #taskFailed(task: Task, error: ErrorRecord): DriverEffect[] {
     const { landing, members } = this.#landed(task);
@@ -316,16 +328,17 @@ export class Driver {
     const fault = faultOf(error, hadMates);
     if (task.kind === "step" && hadMates) {
       const costs = this.stepCosts.shape(task.shapeKey);
-      if (fault === "batch") costs.failed(landing.rows);
+      if (fault === "batch" || fault === "size") costs.failed(landing.rows);
       if (fault === "unknown") costs.died(landing.rows);
     }
-    return members.flatMap(({ job, units }) => {
+    const effects = members.flatMap(({ job, units }): DriverEffect[] => {
       if (task.kind === "encode") job.encoding = "waiting";
       if (task.kind === "probe") job.probe = "waiting";
       const failed = (blamed: boolean): DriverEffect[] =>
         this.#end(job.id, { kind: "failed", id: job.id, error, blamed });
       switch (fault) {
         case "nobody":
+        case "size":
           return [];
         case "group":
           return failed(false);
@@ -343,6 +356,11 @@ export class Driver {
           return unreachable(fault, "fault");
       }
     });
+    if (task.kind !== "step" || (fault !== "batch" && fault !== "size")) return effects;
+    return [
+      { kind: "batch-failed", shapeKey: task.shapeKey, rows: landing.rows, error },
+      ...effects,
+    ];
   }
 
   #stored(id: string, unitIndex: number): DriverEffect[] {
@@ -394,13 +412,17 @@ interface Member {
   readonly units: readonly ResidentUnit[];
 }
 
-type Fault = "nobody" | "group" | "batch" | "job" | "unknown";
+/** `size`: of the batch, whoever is in it; `batch`: of its members together. */
+type Fault = "nobody" | "group" | "size" | "batch" | "job" | "unknown";
 
-function faultOf({ reason }: ErrorRecord, hadMates: boolean): Fault {
+function faultOf({ reason, retryable }: ErrorRecord, hadMates: boolean): Fault {
   if (reason === "STAGE_LOST") return "nobody";
   if (reason === "RUNNER_BROKEN") return "group";
+  // A graph that is loaded for each use could not be: no request has asked for anything wrong.
+  if (reason === "GRAPH_NOT_LOADED" || (reason === OUT_OF_MEMORY && retryable)) return "group";
   if (reason === "RUNNER_DIED") return "unknown";
-  return hadMates ? "batch" : "job";
+  if (!hadMates) return "job";
+  return reason === OUT_OF_MEMORY ? "size" : "batch";
 }
 
 function suspect(job: DriverJob, task: Task, units: readonly ResidentUnit[]): void {

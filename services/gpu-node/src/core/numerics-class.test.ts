@@ -9,6 +9,7 @@ const facts = {
   recipe: "fused",
   deviceClass: "avx2+l2:1024K",
   cuts: [3],
+  decodeTile: 0,
 };
 const texts = ["modelDigest", "runType", "provider", "runtimeVersion", "recipe", "deviceClass"];
 const cpuinfo = (flags: string): string => `processor\t: 0\nflags\t\t: fpu ${flags} sse4_1\n`;
@@ -23,6 +24,12 @@ test("a class is one line that names every part", () => {
 
 test.each(texts)("%s makes another class", (part) => {
   expect(numericsClass({ ...facts, [part]: "other" })).not.toBe(numericsClass(facts));
+});
+
+test("tiles of the decoder, and their size, make another class", () => {
+  const classes = [0, 256, 512].map((decodeTile) => numericsClass({ ...facts, decodeTile }));
+  expect(new Set(classes).size).toBe(3);
+  expect(classes[2]).toContain(" decode-tile=512");
 });
 
 test.each([

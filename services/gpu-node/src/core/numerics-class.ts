@@ -20,6 +20,8 @@ export interface NumericsFacts {
   readonly deviceClass: string;
   /** First blocks of the pipeline's stages 1, 2, .. */
   readonly cuts: readonly number[];
+  /** Pixels along a side of the tiles in which larger pictures are decoded; 0: none are. */
+  readonly decodeTile: number;
 }
 
 /**
@@ -40,6 +42,7 @@ export function numericsClass(facts: NumericsFacts): string {
     `onnxruntime=${facts.runtimeVersion}`,
     `device=${device}`,
     `recipe=${facts.recipe}-${GRAPH_VERSION}`,
+    ...(facts.decodeTile === 0 ? [] : [`decode-tile=${facts.decodeTile}`]),
     ...(cutsAreProven(facts) ? [] : [`cuts=${facts.cuts.join() || "none"}`]),
   ].join(" ");
 }

@@ -137,7 +137,7 @@ export class ReferenceBatcher {
     const { rowsMax, batching, devices, stepsInFlightMax } = this.#limits;
     const ready = shape.reduce((sum, { job }) => sum + job.passes, 0);
     const least = leader.passes;
-    const most = Math.max(least, Math.min(rowsMax, ready));
+    const most = Math.max(least, Math.min(rowsMax, leader.rowsMax ?? Infinity, ready));
     const costs = this.#costs.shape(leader.shapeKey);
     if (batching === "full") return Math.max(least, Math.min(most, costs.rowsMax));
     const rowsHere = this.#known.reduce((sum, { job, rows }) => sum + job.passes * rows, 0);

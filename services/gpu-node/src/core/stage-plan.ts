@@ -133,6 +133,12 @@ export function componentsAt(
   return layout.components.filter(({ name }) => plan.places.get(name) === place);
 }
 
+/** Graphs that are loaded for each use and let go after it. */
+export function sequentialGraphs(layout: ModelLayout, plan: StagePlan): ReadonlySet<string> {
+  const components = layout.components.filter(({ name }) => plan.sequential.has(name));
+  return new Set(components.map(({ graph }) => graph));
+}
+
 /**
  * First blocks of stages 1 .. S-1 of the partition whose costliest stage is the cheapest; among
  * equals the one whose stages are the most even. Exact: `best[i]` is the best way to spread the

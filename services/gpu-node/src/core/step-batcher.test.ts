@@ -113,10 +113,13 @@ function drawJob(random: Random, id: string, nowMs: number): [Resident, Resident
     arrivalMs: random.below(2) === 0 ? undefined : nowMs - random.below(10_000),
   };
   const images = Array.from({ length: 1 + random.below(3) }, () => random.below(steps + 1));
+  const shape = random.below(3);
   const facts = {
     ...terms,
     id,
-    shapeKey: `shape-${random.below(3)}`,
+    shapeKey: `shape-${shape}`,
+    // What fits is the same for all of a shape.
+    ...(shape > 0 && { rowsMax: shape }),
     steps,
     passes: 1 + random.below(2),
     alone: random.below(8) === 0,

@@ -38,6 +38,8 @@ export interface Resident extends ServiceTerms {
   readonly steps: number;
   /** Rows that one unit takes in a batch: 2 with true classifier-free guidance. */
   readonly passes: number;
+  /** Rows of its shape that the devices have memory for in one step; absent: nobody has said. */
+  readonly rowsMax?: number;
   /** In order of their index. */
   readonly units: readonly ResidentUnit[];
   encoding: "waiting" | "running" | "done";
@@ -335,7 +337,7 @@ export class StepBatcher {
     const [single, double] = PASSES.map((passes) => groupOf({ ...leader, passes, alone: false }));
     const ready = step.sizeOf(single!) + 2 * step.sizeOf(double!);
     const least = leader.passes;
-    const most = Math.max(least, Math.min(rowsMax, ready));
+    const most = Math.max(least, Math.min(rowsMax, leader.rowsMax ?? Infinity, ready));
     const costs = this.#costs.shape(leader.shapeKey);
     if (batching === "full") return Math.max(least, Math.min(most, costs.rowsMax));
     const stages = Math.min(devices.step.length, this.#limits.stepsInFlightMax);

@@ -4,6 +4,8 @@ import type { NamedTensors } from "../../core/tensor.ts";
 
 export interface GraphSession {
   run(inputs: NamedTensors, outputs: readonly string[]): Promise<NamedTensors>;
+  /** Gives its memory back. */
+  close(): Promise<void>;
 }
 
 export interface DeviceBackend {

@@ -16,6 +16,7 @@ import type { NamedTensors, Tensor } from "../../core/tensor.ts";
 import { type RunnerArguments, runnerArguments } from "./arguments.ts";
 import { FrameChannel } from "./channel.ts";
 import type { Frame } from "../frame.ts";
+import { readAhead } from "../read-ahead.ts";
 import { type PartHeader, PayloadWriter, type RunnerMessage, tensorsFrom } from "./message.ts";
 
 const RUNNER_SCRIPT = fileURLToPath(new URL("../../runner.ts", import.meta.url));
@@ -51,6 +52,8 @@ export interface GraphResult {
   readonly tensors: NamedTensors;
   /** Seconds on the device, without the way there and back. */
   readonly seconds: number;
+  /** Of loading a sequential graph for this very call; undefined when it was loaded. */
+  readonly loadSeconds?: number | undefined;
 }
 
 export interface DeviceRunnerOptions {
@@ -58,6 +61,8 @@ export interface DeviceRunnerOptions {
   /** What it is to its group, in the title of the process. */
   readonly role?: string;
   readonly graphs: readonly Graph[];
+  /** Names of those that are loaded for each use and let go after it. */
+  readonly sequential?: ReadonlySet<string>;
   /** The runner's environment; `process.env` of the driver. */
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** A line for the log. */
@@ -153,7 +158,11 @@ export class DeviceRunner {
     const child = await this.#up();
     const result = await this.#call(child, call);
     this.#deathsInARow = 0;
-    this.#busySeconds += result.seconds;
+    const { seconds, loadSeconds } = result;
+    this.#busySeconds += seconds + (loadSeconds ?? 0);
+    if (loadSeconds !== undefined) {
+      this.#options.log("graph loaded for its call", { graph: call.graph, seconds: loadSeconds });
+    }
     return result;
   }
 
@@ -219,18 +228,29 @@ export class DeviceRunner {
     if (this.#stopping) throw stoppedError();
     const child = this.#spawn();
     const begun = performance.now();
-    await Promise.all(this.#options.graphs.map((graph) => this.#load(child, graph)));
+    const { graphs } = this.#options;
+    const loaded = new AbortController();
+    void readAhead(
+      graphs.flatMap(({ weights }) => weights),
+      loaded.signal,
+    );
+    try {
+      await Promise.all(graphs.map((graph) => this.#load(child, graph)));
+    } finally {
+      loaded.abort();
+    }
     for (const [key, tensors] of this.#retained) sendRetained(child, key, tensors);
     this.#loaded = child;
     const seconds = (performance.now() - begun) / 1000;
-    this.#options.log("runner loaded", { graphs: this.#options.graphs.length, seconds });
+    this.#options.log("runner loaded", { graphs: graphs.length, seconds });
     return child;
   }
 
   #load(child: RunningChild, graph: Graph): Promise<GraphResult> {
     const { name, inputs, outputs, weightBytes, onnx } = graph;
-    const header = { kind: "load", name, inputs, outputs, weightBytes, onnxBytes: onnx.length };
-    return this.#request(child, header, [onnx]);
+    const sequential = this.#options.sequential?.has(name) ?? false;
+    const facts = { inputs, outputs, weightBytes, sequential, onnxBytes: onnx.length };
+    return this.#request(child, { kind: "load", name, ...facts }, [onnx]);
   }
 
   #spawn(): RunningChild {
@@ -289,7 +309,8 @@ export class DeviceRunner {
     if (message.kind === "loaded")
       return pending.resolve({ tensors: {}, seconds: message.seconds });
     const tensors = tensorsFrom(message.tensors, frame.payload);
-    pending.resolve({ tensors, seconds: message.seconds });
+    const { seconds, loadSeconds } = message;
+    pending.resolve({ tensors, seconds, loadSeconds });
   }
 
   #died(child: RunningChild, how: string): void {

@@ -10,8 +10,9 @@ import {
   type Tensor,
   type TensorData,
 } from "../../core/tensor.ts";
-import type { DeviceBackend, GraphSession } from "./backend.ts";
+import type { DeviceBackend } from "./backend.ts";
 import type { Frame } from "../frame.ts";
+import { GraphSessions } from "./graph-sessions.ts";
 import {
   type DriverMessage,
   type PartHeader,
@@ -27,12 +28,13 @@ export type Send = (message: RunnerMessage, parts: readonly Uint8Array[]) => voi
 export class RunnerExecutor {
   readonly #backend: DeviceBackend;
   readonly #send: Send;
-  readonly #sessions = new Map<string, GraphSession>();
+  readonly #sessions: GraphSessions;
   /** Its size is the driver's to bound: adapters/retained-cache.ts. */
   readonly #retained = new Map<string, NamedTensors>();
 
   constructor(backend: DeviceBackend, send: Send) {
     this.#backend = backend;
+    this.#sessions = new GraphSessions(backend);
     this.#send = send;
   }
 
@@ -64,24 +66,19 @@ export class RunnerExecutor {
     } catch (thrown) {
       this.#send({ kind: "failed", id, error: toErrorRecord(thrown) }, []);
     }
+    this.#sessions.rest();
   }
 
   async #load(message: DriverMessage & { kind: "load" }, payload: Uint8Array): Promise<void> {
     const begun = performance.now();
-    const { name, inputs, outputs, weightBytes } = message;
+    const { name, inputs, outputs, weightBytes, sequential } = message;
     const onnx = payload.subarray(0, message.onnxBytes);
-    this.#sessions.set(
-      name,
-      await this.#backend.open({ name, onnx, inputs, outputs, weightBytes }),
-    );
+    await this.#sessions.load({ name, onnx, inputs, outputs, weightBytes }, sequential);
     this.#send({ kind: "loaded", id: message.id, seconds: secondsSince(begun) }, []);
   }
 
   async #run(message: DriverMessage & { kind: "run" }, payload: Uint8Array): Promise<void> {
-    const session = this.#sessions.get(message.graph);
-    if (session === undefined) {
-      throw new AppError("failed_precondition", `graph ${message.graph} is not loaded`);
-    }
+    const { session, loadSeconds } = await this.#sessions.use(message.graph);
     const inputs: Record<string, Tensor> = {};
     for (const [name, parts] of Object.entries(message.inputs)) {
       inputs[name] = stack(parts.map((part) => this.#part(part, payload)));
@@ -91,7 +88,7 @@ export class RunnerExecutor {
     const seconds = secondsSince(begun);
     const writer = new PayloadWriter();
     const tensors = writer.addAll(outputs);
-    this.#send({ kind: "done", id: message.id, seconds, tensors }, writer.parts);
+    this.#send({ kind: "done", id: message.id, seconds, loadSeconds, tensors }, writer.parts);
   }
 
   #retain(key: string, headers: Readonly<Record<string, TensorHeader>>, payload: Uint8Array): void {

@@ -38,6 +38,8 @@ export type DriverMessage =
       readonly inputs: readonly TensorSpec[];
       readonly outputs: readonly TensorSpec[];
       readonly weightBytes: number;
+      /** Loaded for each use and let go after it; now only to see that it can be. */
+      readonly sequential: boolean;
       readonly onnxBytes: number;
     }
   | {
@@ -61,6 +63,8 @@ export type RunnerMessage =
       readonly kind: "done";
       readonly id: number;
       readonly seconds: number;
+      /** What loading a sequential graph for this very call took; absent when it was loaded. */
+      readonly loadSeconds?: number | undefined;
       readonly tensors: Readonly<Record<string, TensorHeader>>;
     }
   | { readonly kind: "failed"; readonly id: number; readonly error: ErrorRecord };

@@ -34,6 +34,7 @@ export function simulatedBackend(costs: SimulatedCosts): DeviceBackend {
 
 function simulatedSession(graph: GraphDefinition, cost: SimulatedCost): GraphSession {
   return {
+    close: () => Promise.resolve(),
     async run(inputs, outputs) {
       const sizes = bindDimensions(graph, inputs);
       const rows = sizes.get("B") ?? 1;

@@ -41,7 +41,11 @@ export function repeatOf(
   return { id: idOfRequest(tenant, requestId), fingerprint: fingerprint(spec) };
 }
 
-/** Throws INVALID_ARGUMENT with every wrong field, or UNIMPLEMENTED with every unknown one. */
+/**
+ * Throws INVALID_ARGUMENT with every wrong field, or UNIMPLEMENTED with every unknown one. What no
+ * group has memory for is INVALID_ARGUMENT too, with the reason DOES_NOT_FIT: RESOURCE_EXHAUSTED
+ * would say that the same request may do later, and it never will.
+ */
 export function draftRecord(input: DraftInput): WireRecord {
   const spec = input.spec ?? ImageSpec.fromPartial({});
   const { pool, nowMs } = input;
@@ -56,7 +60,8 @@ export function draftRecord(input: DraftInput): WireRecord {
     ...endUserViolations(spec),
   ].map(({ field, description }) => ({ field: `spec.${field}`, description }));
   violations.push(...requestIdViolations(input.requestId));
-  if (!resolution.ok || violations.length > 0) throw invalidArgument(violations);
+  if (!resolution.ok) throw invalidArgument(violations, resolution.reason);
+  if (violations.length > 0) throw invalidArgument(violations);
   const { request } = resolution;
   const queueTimeoutMs = spec.queueTimeout && durationMs(spec.queueTimeout);
   const expireTime = spec.expireTime ?? new Date(nowMs + expireAfterMsDefault);

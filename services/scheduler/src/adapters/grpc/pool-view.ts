@@ -1,5 +1,7 @@
 /** A pool as the public API shows it. */
 import { PREVIEW_COUNT_MAX } from "@fluxline/kernel/image-previews.ts";
+import { pixelsAllowed } from "@fluxline/kernel/memory-fit.ts";
+import { profileFromMessage } from "@fluxline/platform/message/model-profile.ts";
 import type { Pool } from "@fluxline/proto/fluxline/v1/pool.ts";
 import { poolName } from "../../core/job-name.ts";
 import type { JobMirror } from "../job-mirror.ts";
@@ -25,7 +27,7 @@ export function viewPool(
       sizeMultiple: profile.sizeMultiple,
       minSize: profile.minSize,
       maxSize: profile.maxSize,
-      maxPixels: profile.maxPixels,
+      maxPixels: BigInt(pixelsAllowed(profileFromMessage(profile))),
       minSteps: profile.minSteps,
       maxSteps: profile.maxSteps,
       maxGuidanceScale: profile.maxGuidance,
