@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { AppError } from "./error.ts";
+import type { AppError } from "./error.ts";
 import { hubReferenceText, isCommit, parseModelReference } from "./model-reference.ts";
 
 const commit = "0123456789abcdef0123456789abcdef01234567";

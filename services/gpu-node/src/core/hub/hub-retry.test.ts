@@ -1,16 +1,18 @@
 import { describe, expect, test } from "vitest";
 import { hubError } from "./hub-error.ts";
-import { decideRetry, RETRY_AFTER_MS_MAX, retryAfterMs, TRIES_MAX } from "./hub-retry.ts";
+import { decideRetry, RETRY_AFTER_MS_MAX, retryAfterMs } from "./hub-retry.ts";
 
 const failure = (retryable: boolean, afterMs?: number) =>
   hubError("unavailable", "X", "x", { retryable, retryAfterMs: afterMs });
+
+const limits = { triesMax: 6, firstDelayMs: 500 };
 
 describe("a failed request is", () => {
   test.each([
     ["tried again soon", failure(true), 1, 0, { kind: "retry", delayMs: 250 }],
     ["tried again later each time", failure(true), 4, 0, { kind: "retry", delayMs: 2000 }],
     ["spread by chance", failure(true), 1, 0.99, { kind: "retry", delayMs: 498 }],
-    ["never tried again for ever", failure(true), TRIES_MAX, 0, { kind: "give-up" }],
+    ["never tried again for ever", failure(true), 6, 0, { kind: "give-up" }],
     ["not tried again when that would not help", failure(false), 1, 0, { kind: "give-up" }],
     [
       "tried again when the hub says so",
@@ -27,7 +29,7 @@ describe("a failed request is", () => {
       { kind: "give-up" },
     ],
   ])("%s", (_, error, failures, chance, expected) => {
-    expect(decideRetry(error, failures, chance)).toEqual(expected);
+    expect(decideRetry(error, failures, chance, limits)).toEqual(expected);
   });
 });
 

@@ -4,11 +4,15 @@
  */
 import type { AppError } from "@fluxline/kernel/error.ts";
 
-/** Tries in a row without any progress. */
-export const TRIES_MAX = 6;
+export interface RetryLimits {
+  /** Tries in a row without any progress. */
+  readonly triesMax: number;
+  /** Before the second try; doubled each time. */
+  readonly firstDelayMs: number;
+}
+
 /** A hub that asks for a longer rest than this is told to the user instead. */
 export const RETRY_AFTER_MS_MAX = 120_000;
-const FIRST_DELAY_MS = 500;
 const DELAY_MS_MAX = 15_000;
 
 export type RetryDecision =
@@ -19,9 +23,14 @@ export type RetryDecision =
  * @param failures how many tries in a row failed without progress, this one counted
  * @param chance in [0, 1): spreads clients that failed together
  */
-export function decideRetry(error: AppError, failures: number, chance: number): RetryDecision {
-  if (!error.retryable || failures >= TRIES_MAX) return { kind: "give-up" };
-  const backOffMs = Math.min(DELAY_MS_MAX, FIRST_DELAY_MS * 2 ** (failures - 1));
+export function decideRetry(
+  error: AppError,
+  failures: number,
+  chance: number,
+  { triesMax, firstDelayMs }: RetryLimits,
+): RetryDecision {
+  if (!error.retryable || failures >= triesMax) return { kind: "give-up" };
+  const backOffMs = Math.min(DELAY_MS_MAX, firstDelayMs * 2 ** (failures - 1));
   const delayMs = Math.round(backOffMs * (0.5 + chance / 2));
   const { retryAfterMs } = error;
   if (retryAfterMs === undefined) return { kind: "retry", delayMs };

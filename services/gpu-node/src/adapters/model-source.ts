@@ -1,0 +1,68 @@
+/**
+ * Where a model comes from: a local folder, which has everything, or a hub, of which the bytes that
+ * are needed are fetched into our cache. Whoever loads a graph asks for its ranges first; for a
+ * folder that is nothing.
+ */
+import { statSync } from "node:fs";
+import { hubReferenceText, parseModelReference } from "@fluxline/kernel/model-reference.ts";
+import type { Checkpoint } from "../core/checkpoint.ts";
+import type { FileRange } from "../core/image-model.ts";
+import { openCheckpoint } from "./checkpoint-folder.ts";
+import type { OnProgress } from "./hub/fetch-tally.ts";
+import { HubModel } from "./hub/hub-model.ts";
+import { type Environment, hubSettings } from "./hub/hub-settings.ts";
+
+export interface ModelSource {
+  readonly checkpoint: Checkpoint;
+  readonly isFromHub: boolean;
+  /** As it was named; of a hub pinned to its commit. */
+  readonly name: string;
+  /** The bytes are there when it resolves. Ranges of other files than the model's are passed over. */
+  ensure(ranges: readonly FileRange[], onProgress?: OnProgress): Promise<void>;
+}
+
+export interface SourceOptions {
+  readonly signal?: AbortSignal;
+  readonly log?: (message: string, facts: Readonly<Record<string, unknown>>) => void;
+}
+
+/** @throws AppError INVALID_MODEL, HUB_*, CACHE_*, CHECKPOINT_*, each with its way out */
+export async function openModel(
+  reference: string,
+  environment: Environment,
+  { signal, log = () => undefined }: SourceOptions = {},
+): Promise<ModelSource> {
+  const parsed = parseModelReference(reference, isFolder(reference));
+  if (parsed.kind === "folder") {
+    const checkpoint = await openCheckpoint(parsed.folder);
+    return { checkpoint, isFromHub: false, name: reference, ensure: async () => undefined };
+  }
+  const settings = hubSettings(environment);
+  const model = await HubModel.open(parsed, { settings, signal, log });
+  log("model of a hub", { model: hubReferenceText(parsed), commit: model.commit });
+  await model.ensureHeaders();
+  return {
+    checkpoint: await openCheckpoint(model.folder),
+    isFromHub: true,
+    name: model.name,
+    ensure: (ranges, onProgress) => model.ensure(ranges, onProgress),
+  };
+}
+
+export function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
+
+/** So that a long download shows in a log without flooding it: at most a line in `everyMs`. */
+export function progressLog(
+  log: (message: string, facts: Readonly<Record<string, unknown>>) => void,
+  everyMs = 10_000,
+): OnProgress {
+  let toldMs = performance.now();
+  return ({ doneBytes, totalBytes }) => {
+    const nowMs = performance.now();
+    if (nowMs - toldMs < everyMs) return;
+    toldMs = nowMs;
+    log("fetching weights", { doneBytes, totalBytes });
+  };
+}
