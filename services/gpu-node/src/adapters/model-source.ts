@@ -6,11 +6,14 @@
 import { statSync } from "node:fs";
 import { hubReferenceText, parseModelReference } from "@fluxline/kernel/model-reference.ts";
 import type { Checkpoint } from "../core/checkpoint.ts";
-import type { FileRange } from "../core/image-model.ts";
+import type { FileRange, Graph } from "../core/image-model.ts";
 import { openCheckpoint } from "./checkpoint-folder.ts";
 import type { OnProgress } from "./hub/fetch-tally.ts";
 import { HubModel } from "./hub/hub-model.ts";
 import { type Environment, hubSettings } from "./hub/hub-settings.ts";
+
+/** So that a long download shows in a log without flooding it. */
+const LOG_MS = 10_000;
 
 export interface ModelSource {
   readonly checkpoint: Checkpoint;
@@ -53,16 +56,20 @@ export function isFolder(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
-/** So that a long download shows in a log without flooding it: at most a line in `everyMs`. */
-export function progressLog(
+/** What a rank does before it loads its graphs; a simulated one loads none. */
+export async function ensureGraphs(
+  source: ModelSource,
+  provider: string,
+  graphs: readonly Graph[],
   log: (message: string, facts: Readonly<Record<string, unknown>>) => void,
-  everyMs = 10_000,
-): OnProgress {
+): Promise<void> {
+  if (provider === "simulated") return;
   let toldMs = performance.now();
-  return ({ doneBytes, totalBytes }) => {
+  const ranges = graphs.flatMap(({ weights }) => weights);
+  await source.ensure(ranges, ({ doneBytes, totalBytes }) => {
     const nowMs = performance.now();
-    if (nowMs - toldMs < everyMs) return;
+    if (nowMs - toldMs < LOG_MS) return;
     toldMs = nowMs;
     log("fetching weights", { doneBytes, totalBytes });
-  };
+  });
 }

@@ -61,17 +61,21 @@ export class HubModel {
   readonly commit: string;
   /** Undefined where the folder is another program's, and whole. */
   readonly place: CommitPlace | undefined;
+  /** Undefined of a foreign folder, offline, of which nobody has seen a list. */
+  readonly files: ModelFiles | undefined;
+  /** Those that are sparse and ours. */
   readonly weights: readonly WeightFile[];
   readonly #mark: UseMark | undefined;
   readonly #fetcher: WeightFetcher | undefined;
 
   private constructor(
-    facts: { folder: string; repository: string; commit: string },
+    facts: { folder: string; repository: string; commit: string; files: ModelFiles | undefined },
     own?: { place: CommitPlace; mark: UseMark; weights: WeightFile[]; fetcher: WeightFetcher },
   ) {
     this.folder = facts.folder;
     this.repository = facts.repository;
     this.commit = facts.commit;
+    this.files = facts.files;
     this.place = own?.place;
     this.weights = own?.weights ?? [];
     this.#mark = own?.mark;
@@ -89,14 +93,14 @@ export class HubModel {
     const { repository } = reference;
     const commit = await opening.commitOf(reference);
     const foreign = await opening.wholeElsewhere(repository, commit);
-    if (foreign !== undefined) return new HubModel({ folder: foreign, repository, commit });
-    const { place, mark, weights } = await opening.make(repository, commit);
+    if (foreign !== undefined) return new HubModel({ ...foreign, repository, commit });
+    const { place, mark, files, weights } = await opening.make(repository, commit);
     const { settings, signal, log } = options;
     const { client, store } = opening;
     const name = `${repository}@${commit}`;
     const own = { settings, client, store, mark, weights };
     const fetcher = new WeightFetcher({ name, signal, log, ...own });
-    const facts = { folder: place.modelFolder, repository, commit };
+    const facts = { folder: place.modelFolder, repository, commit, files };
     return new HubModel(facts, { place, mark, weights, fetcher });
   }
 
@@ -164,14 +168,19 @@ class Opening {
   }
 
   /** The folder of a snapshot in HF_HOME that has all of the model. */
-  async wholeElsewhere(repository: string, commit: string): Promise<string | undefined> {
+  async wholeElsewhere(
+    repository: string,
+    commit: string,
+  ): Promise<{ folder: string; files: ModelFiles | undefined } | undefined> {
     const snapshot = this.#hfCache.snapshot(repository, commit);
     const index = await readFile(join(snapshot, MODEL_INDEX), "utf8").catch(() => undefined);
     if (index === undefined) return undefined;
     const place = this.store.place(repository, commit);
     const known = await readListing(place);
     // Without a list nothing says what should be there; opening it says what is not.
-    if (known === undefined && this.#options.settings.isOffline) return snapshot;
+    if (known === undefined && this.#options.settings.isOffline) {
+      return { folder: snapshot, files: undefined };
+    }
     const listing = known ?? (await this.#list(place));
     const hasAll = async (files: readonly ListedFile[]): Promise<boolean> => {
       const found = files.map(({ path, size }) =>
@@ -180,16 +189,19 @@ class Opening {
       return (await Promise.all(found)).every((file) => file !== undefined);
     };
     const folders = partFolders(index);
-    if (!(await hasAll(smallFiles(listing, folders)))) return undefined;
+    const small = smallFiles(listing, folders);
+    if (!(await hasAll(small))) return undefined;
     const texts = await readTexts(snapshot, listing, folders);
-    return (await hasAll(weightFiles(listing, folders, texts))) ? snapshot : undefined;
+    const weights = weightFiles(listing, folders, texts);
+    const files = { small, weights };
+    return (await hasAll(weights)) ? { folder: snapshot, files } : undefined;
   }
 
   /** Marks the commit as used and makes its folder. */
   async make(
     repository: string,
     commit: string,
-  ): Promise<{ place: CommitPlace; mark: UseMark; weights: WeightFile[] }> {
+  ): Promise<{ place: CommitPlace; mark: UseMark; files: ModelFiles; weights: WeightFile[] }> {
     const place = this.store.place(repository, commit);
     const { settings, signal } = this.#options;
     const { lockStaleMs: staleMs, lockHeartbeatMs: heartbeatMs } = settings.limits;
@@ -199,7 +211,7 @@ class Opening {
       const mark = await UseMark.begin(place);
       try {
         const files = await this.#smallFiles(place, listing);
-        return { place, mark, weights: await this.#weightFiles(place, files) };
+        return { place, mark, files, weights: await this.#weightFiles(place, files) };
       } catch (thrown) {
         mark.endNow();
         throw thrown;

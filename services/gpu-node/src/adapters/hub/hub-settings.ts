@@ -40,7 +40,7 @@ export interface FetchLimits {
 export const FETCH_LIMITS: FetchLimits = {
   connections: 4,
   pieceBytes: 32 * MIB,
-  syncBytes: 8 * MIB,
+  syncBytes: 4 * MIB,
   gapBytes: MIB / 4,
   stallMs: 30_000,
   retries: { triesMax: 6, firstDelayMs: 500 },
