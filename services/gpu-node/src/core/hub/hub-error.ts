@@ -86,7 +86,7 @@ function accessError(target: HubTarget, { status, errorCode }: HubAnswer): AppEr
     ? "the token in HF_TOKEN (or in HF_HOME/token) is wrong or may not read it"
     : "if it is private, set HF_TOKEN to a token that may read it";
   if (errorCode === "RepoNotFound") {
-    const message = `${what}: ${endpoint} has no such model; check the name; ${token}`;
+    const message = `${what}: ${endpoint} has no such model, and here is no such folder; check the name; ${token}`;
     return hubError("not_found", "HUB_MODEL_NOT_FOUND", message);
   }
   const code = status === 401 ? "unauthenticated" : "permission_denied";
@@ -109,7 +109,7 @@ function missingError(target: HubTarget, errorCode: string | undefined): AppErro
     return hubError("not_found", "HUB_FILE_NOT_FOUND", message);
   }
   const message =
-    `${repository}: ${endpoint} has no such model; check the name ` +
+    `${repository}: ${endpoint} has no such model, and here is no such folder; check the name ` +
     "(organisation/name, as in the address of its page), and HF_ENDPOINT if it is on a mirror";
   return hubError("not_found", "HUB_MODEL_NOT_FOUND", message);
 }
