@@ -184,7 +184,7 @@ describe("a hub that does not gives an error that says why:", () => {
     [
       "too long a wait",
       "HUB_TOO_MANY_REQUESTS",
-      ["429"],
+      ["429", "wait 9999 s"],
       [{ on: "/api/", times: 1, status: 429, headers: { "retry-after": "9999" } }],
     ],
     [

@@ -203,6 +203,18 @@ describe("three processes with caches of their own", () => {
   });
 });
 
+test("inspect fetches small files, headers and samples, no weights", async () => {
+  const { size } = repository.files.find(({ path }) => path === TRANSFORMER)!;
+  const samples = byteSet(digestRanges(size).map(([at, length]) => [at, at + length]));
+  const environment = { HF_ENDPOINT: hub.endpoint, FLUXLINE_CACHE: home, HF_HOME: home };
+  const one = startFetch(["inspect", name], environment);
+  started.push(one);
+  const { code, answer } = await one.ended;
+  expect(code).toBe(0);
+  expect(answer["digest"]).toBe((await openCheckpoint(model)).digest);
+  expect(hub.bytesOnce(TRANSFORMER)).toEqual(samples);
+});
+
 test("a signal ends it in order: the lock is gone, and what came is kept", async () => {
   hub.bytesPerSecond = 8 * MIB;
   const one = fetchRank(0);

@@ -30,8 +30,6 @@ export async function askGpuNode<T>(
 ): Promise<T> {
   const child = spawn(process.execPath, [gpuNodeProgram, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
-    // Ctrl-C in the terminal is for us, who end it in order.
-    detached: true,
     env: session.environment,
     ...(msMax === undefined ? {} : { timeout: msMax }),
   });

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { toAppError } from "@fluxline/kernel/error.ts";
 import type { CommitPlace } from "./cache-layout.ts";
-import { CacheStore } from "./cache-store.ts";
+import { CacheStore, diskError } from "./cache-store.ts";
 import { FETCH_LIMITS, type HubSettings, hubSettings } from "./hub-settings.ts";
 import { livingUses, UseMark } from "./use-mark.ts";
 
@@ -91,6 +91,22 @@ test("a disk that is too full: both numbers, the folder, and what a removal give
   expect(error.reason).toBe("CACHE_DISK_FULL");
   expect(error.message).toMatch(/needs 1048576\.0 TiB more in .*hub, where .* are free/);
   expect(error.message).toMatch(/fluxline model remove org\/name gives back 4\d\d\.\d KiB/);
+});
+
+test("a cache that cannot be made names its folder and the variable", async () => {
+  writeFileSync(join(home, "file"), "");
+  const store = new CacheStore(settings({ cacheFolder: join(home, "file/hub") }));
+  const error = toAppError(await store.assertWritable().catch((thrown: unknown) => thrown));
+  expect(error.reason).toBe("CACHE_NOT_WRITABLE");
+  expect(error.message).toContain(join(home, "file/hub"));
+  expect(error.message).toContain("FLUXLINE_CACHE");
+});
+
+test("a disk that becomes full meanwhile is told as such, other errors as they are", () => {
+  const full = Object.assign(new Error("no space"), { code: "ENOSPC" });
+  expect(toAppError(diskError(full, "org/name", "/c")).reason).toBe("CACHE_DISK_FULL");
+  const other = new Error("other");
+  expect(diskError(other, "org/name", "/c")).toBe(other);
 });
 
 describe("removing", () => {

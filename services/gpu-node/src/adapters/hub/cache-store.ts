@@ -3,7 +3,18 @@
  * is made. A commit is removed under its lock, never while a living process has a mark in it.
  */
 import { randomUUID } from "node:crypto";
-import { mkdir, readdir, readFile, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
+import {
+  access,
+  constants,
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  statfs,
+  writeFile,
+} from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { AppError } from "@fluxline/kernel/error.ts";
 import { isCommit } from "@fluxline/kernel/model-reference.ts";
@@ -42,6 +53,22 @@ export class CacheStore {
 
   place(repository: string, commit: string): CommitPlace {
     return commitPlace(this.#settings.cacheFolder, repository, commit);
+  }
+
+  /** @throws AppError CACHE_NOT_WRITABLE */
+  async assertWritable(): Promise<void> {
+    const { cacheFolder } = this.#settings;
+    try {
+      await mkdir(cacheFolder, { recursive: true });
+      await access(cacheFolder, constants.W_OK);
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      const message =
+        `the cache of models ${cacheFolder} cannot be written to (${why}); ` +
+        "set FLUXLINE_CACHE to a folder that can";
+      const options = { reason: "CACHE_NOT_WRITABLE", cause };
+      throw new AppError("failed_precondition", message, options);
+    }
   }
 
   async readRef(repository: string, revision: string): Promise<string | undefined> {
@@ -179,6 +206,17 @@ export class CacheStore {
         await rm(join(folder, name), { recursive: true, force: true });
     }
   }
+}
+
+/** A disk that became full meanwhile, as our error; anything else as it is. */
+export function diskError(thrown: unknown, what: string, cacheFolder: string): unknown {
+  const code = thrown instanceof Error && "code" in thrown ? thrown.code : undefined;
+  if (code !== "ENOSPC" && code !== "EDQUOT") return thrown;
+  const message =
+    `${what}: no room is left in ${cacheFolder} (${code}); what came so far is kept; make room ` +
+    "(fluxline model list shows what models take), then pull it again";
+  const options = { reason: "CACHE_DISK_FULL", retryable: false, cause: thrown };
+  return new AppError("resource_exhausted", message, options);
 }
 
 function removeText(idle: readonly StoredCommit[]): string {

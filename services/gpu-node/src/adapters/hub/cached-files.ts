@@ -2,13 +2,12 @@
  * What is there of each file of a model, and whether it is what the hub's list says. "Verified" is
  * said of whole files only, whose bytes were compared with the digest of the list.
  */
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { join } from "node:path";
 import { byteCount } from "../../core/hub/byte-ranges.ts";
 import { digestError, type HubTarget } from "../../core/hub/hub-error.ts";
-import type { ListedFile } from "../../core/hub/model-files.ts";
+import { listedDigest, type ListedFile } from "../../core/hub/model-files.ts";
 import type { FetchProgress, OnProgress } from "./fetch-tally.ts";
+import { digestOfFile } from "./file-digest.ts";
 import { withLock } from "./file-lock.ts";
 import type { HubModel } from "./hub-model.ts";
 import type { HubSettings } from "./hub-settings.ts";
@@ -86,21 +85,14 @@ function sparseByPath({ weights }: HubModel): ReadonlyMap<string, WeightFile> {
 
 async function compare(
   { folder }: HubModel,
-  { path, size, gitSha1, sha256 }: ListedFile,
+  listed: ListedFile,
   target: HubTarget,
   onBytes: (bytes: number) => void,
 ): Promise<boolean> {
-  const expected = sha256 ?? gitSha1;
-  if (expected === undefined) return false;
-  const isGit = sha256 === undefined;
-  const hash = createHash(isGit ? "sha1" : "sha256");
-  if (isGit) hash.update(`blob ${size}\0`);
-  for await (const part of createReadStream(join(folder, path), { highWaterMark: 2 ** 20 })) {
-    hash.update(part as Buffer);
-    onBytes((part as Buffer).length);
-  }
-  const found = hash.digest("hex");
-  if (found !== expected) throw digestError(target, expected, found);
+  const digest = listedDigest(listed);
+  if (digest === undefined) return false;
+  const found = await digestOfFile(digest, join(folder, listed.path), onBytes);
+  if (found !== digest.hex) throw digestError(target, digest.hex, found);
   return true;
 }
 

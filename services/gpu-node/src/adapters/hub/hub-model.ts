@@ -2,7 +2,6 @@
  * A model of a hub as a folder of our cache: its small files whole, its weight files sparse, of full
  * size, with only those bytes that somebody asked for. The folder is opened like any other.
  */
-import { createHash } from "node:crypto";
 import { lstat, mkdir, open, readFile, rename, rm, stat, symlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { DEFAULT_REVISION, type HubReference, isCommit } from "@fluxline/kernel/model-reference.ts";
@@ -10,6 +9,7 @@ import { z } from "zod";
 import { MODEL_INDEX } from "../../core/checkpoint.ts";
 import { digestError, hubError, offlineError } from "../../core/hub/hub-error.ts";
 import {
+  listedDigest,
   type ListedFile,
   partFolders,
   smallFiles,
@@ -21,6 +21,7 @@ import { digestRanges } from "../checkpoint-digest.ts";
 import { type CommitPlace, flatName } from "./cache-layout.ts";
 import { CacheStore } from "./cache-store.ts";
 import type { OnProgress } from "./fetch-tally.ts";
+import { digestOfBytes } from "./file-digest.ts";
 import { withLock } from "./file-lock.ts";
 import { HfCache } from "./hf-cache.ts";
 import { HubClient } from "./hub-client.ts";
@@ -90,6 +91,7 @@ export class HubModel {
   /** Fetches the small files and makes the folder. */
   static async open(reference: HubReference, options: HubModelOptions): Promise<HubModel> {
     const opening = new Opening(options);
+    await opening.store.assertWritable();
     const { repository } = reference;
     const commit = await opening.commitOf(reference);
     const foreign = await opening.wholeElsewhere(repository, commit);
@@ -262,15 +264,17 @@ class Opening {
     if (settings.isOffline) throw offlineError(`${repository}@${commit}`, file.path);
     const target = this.client.target(repository, commit, file.path);
     const bytes = await this.client.small(target, file.size, signal);
-    const [expected, found] = digestsOf(file, bytes);
-    if (expected !== found) throw digestError(target, expected!, found!);
+    const digest = listedDigest(file);
+    const found = digest && digestOfBytes(digest, bytes);
+    if (digest && found !== digest.hex) throw digestError(target, digest.hex, found!);
     await writeWhole(own, bytes);
   }
 
   async #weightFiles(place: CommitPlace, { weights }: ModelFiles): Promise<WeightFile[]> {
     const { repository, commit, modelFolder, weightsFolder, locksFolder } = place;
     const sparse: WeightFile[] = [];
-    for (const { path, size, sha256 } of weights) {
+    for (const listed of weights) {
+      const { path, size, sha256 } = listed;
       const file = join(modelFolder, path);
       const isLink = (await lstat(file).catch(() => undefined))?.isSymbolicLink();
       if (isLink && (await sizeOf(file)) === size) continue;
@@ -283,7 +287,9 @@ class Opening {
       }
       const lockFile = join(locksFolder, `${flatName(path)}.lock`);
       const target = this.client.target(repository, commit, path);
-      const weight = new WeightFile({ file, manifestFile, lockFile, target, size, sha256 });
+      const digest = listedDigest(listed);
+      const of = { file, manifestFile, lockFile, target, size, sha256, digest };
+      const weight = new WeightFile(of);
       await weight.create();
       sparse.push(weight);
     }
@@ -297,17 +303,6 @@ export async function readListing(place: CommitPlace): Promise<readonly ListedFi
   return listingSchema
     .parse(JSON.parse(text))
     .files.map(({ path, size, gitSha1, sha256 }) => ({ path, size, gitSha1, sha256 }));
-}
-
-/** The digest that the list gives and that of the bytes; both undefined where it gives none. */
-export function digestsOf(
-  { gitSha1, sha256 }: ListedFile,
-  bytes: Uint8Array,
-): readonly [string | undefined, string | undefined] {
-  if (sha256 !== undefined) return [sha256, createHash("sha256").update(bytes).digest("hex")];
-  if (gitSha1 === undefined) return [undefined, undefined];
-  const hash = createHash("sha1").update(`blob ${bytes.length}\0`).update(bytes);
-  return [gitSha1, hash.digest("hex")];
 }
 
 /** Shard indexes of the parts, read beforehand because what needs them is synchronous. */

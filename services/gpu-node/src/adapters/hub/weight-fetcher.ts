@@ -15,7 +15,7 @@ import {
 import { offlineError } from "../../core/hub/hub-error.ts";
 import { isWhole } from "../../core/hub/weight-manifest.ts";
 import type { FileRange } from "../../core/image-model.ts";
-import type { CacheStore } from "./cache-store.ts";
+import { type CacheStore, diskError } from "./cache-store.ts";
 import { FetchTally, type OnProgress } from "./fetch-tally.ts";
 import { FileLock } from "./file-lock.ts";
 import type { HubClient } from "./hub-client.ts";
@@ -88,6 +88,8 @@ export class WeightFetcher {
       // Each waits for its own lock: one that is held elsewhere holds up no other.
       const all = new Slots(needs.length);
       await all.each(needs, signal, (need, either) => this.#fetchFile(need, tally, either));
+    } catch (thrown) {
+      throw diskError(thrown, name, settings.cacheFolder);
     } finally {
       await mark.pending(0);
     }

@@ -3,7 +3,7 @@
  * which bytes are there. Bytes are written, made durable, and only then entered in the manifest,
  * which is replaced as a whole; so a kill at any moment costs some bytes and never tells a lie.
  */
-import { createHash, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { type FileHandle, mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { changedError, digestError, type HubTarget } from "../../core/hub/hub-error.ts";
@@ -15,9 +15,9 @@ import {
   type WeightManifest,
   withRanges,
 } from "../../core/hub/weight-manifest.ts";
+import type { ListedDigest } from "../../core/hub/model-files.ts";
+import { digestOfFile } from "./file-digest.ts";
 import type { FileLock } from "./file-lock.ts";
-
-const READ_BYTES = 4 * 2 ** 20;
 
 export interface WeightFilePlace {
   /** Of the weights, inside the model's folder. */
@@ -27,6 +27,8 @@ export interface WeightFilePlace {
   readonly target: HubTarget;
   readonly size: number;
   readonly sha256: string | undefined;
+  /** What its bytes are compared with, once they are all there. */
+  readonly digest: ListedDigest | undefined;
 }
 
 export class WeightFile {
@@ -86,13 +88,13 @@ export class WeightFile {
    */
   async verify(lock: FileLock, onBytes?: (bytes: number) => void): Promise<boolean> {
     const manifest = await this.manifest();
-    const { file, sha256, target } = this.place;
-    if (sha256 === undefined || !isWhole(manifest)) return false;
-    const found = await sha256Of(file, onBytes);
+    const { file, digest, target } = this.place;
+    if (digest === undefined || !isWhole(manifest)) return false;
+    const found = await digestOfFile(digest, file, onBytes);
     lock.assertHeld();
-    if (found !== sha256) {
+    if (found !== digest.hex) {
       await this.discard();
-      throw digestError(target, sha256, found);
+      throw digestError(target, digest.hex, found);
     }
     if (!manifest.verified) await this.replaceManifest({ ...manifest, verified: true });
     return true;
@@ -171,22 +173,5 @@ export class WeightWriter {
   async close(): Promise<void> {
     await this.#committing.catch(() => undefined); // whoever committed has heard of it
     await this.#handle.close();
-  }
-}
-
-async function sha256Of(file: string, onBytes?: (bytes: number) => void): Promise<string> {
-  const hash = createHash("sha256");
-  const handle = await open(file, "r");
-  try {
-    const buffer = Buffer.allocUnsafe(READ_BYTES);
-    for (let position = 0; ;) {
-      const { bytesRead } = await handle.read(buffer, 0, READ_BYTES, position);
-      if (bytesRead === 0) return hash.digest("hex");
-      hash.update(buffer.subarray(0, bytesRead));
-      position += bytesRead;
-      onBytes?.(bytesRead);
-    }
-  } finally {
-    await handle.close();
   }
 }

@@ -58,8 +58,9 @@ export function answerError(target: HubTarget, answer: HubAnswer): AppError {
     return hubError("failed_precondition", "HUB_RANGE_REFUSED", message);
   }
   if (status === 429) {
-    const message = `${what}: ${said}, too many requests; wait, or set HF_TOKEN for a higher limit`;
     const { retryAfterMs } = answer;
+    const wait = retryAfterMs === undefined ? "wait" : `wait ${Math.ceil(retryAfterMs / 1000)} s`;
+    const message = `${what}: ${said}, too many requests; ${wait}, or set HF_TOKEN for a higher limit`;
     const options = { retryable: true, retryAfterMs };
     return hubError("resource_exhausted", "HUB_TOO_MANY_REQUESTS", message, options);
   }

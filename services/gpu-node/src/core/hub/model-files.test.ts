@@ -1,5 +1,11 @@
 import { expect, test } from "vitest";
-import { type ListedFile, partFolders, smallFiles, weightFiles } from "./model-files.ts";
+import {
+  listedDigest,
+  type ListedFile,
+  partFolders,
+  smallFiles,
+  weightFiles,
+} from "./model-files.ts";
 
 const listed = (...paths: string[]): ListedFile[] =>
   paths.map((path) => ({ path, size: 1, gitSha1: undefined, sha256: undefined }));
@@ -57,4 +63,12 @@ test("weights are those that a checkpoint is opened from", () => {
     "transformer/diffusion_pytorch_model-00002-of-00002.safetensors",
     "vae/diffusion_pytorch_model.safetensors",
   ]);
+});
+
+test("a digest is sha256 where it is given, else git's, else none", () => {
+  const file = { path: "a", size: 3, gitSha1: "g", sha256: "s" };
+  expect(listedDigest(file)).toEqual({ algorithm: "sha256", prefix: "", hex: "s" });
+  const small = { ...file, sha256: undefined };
+  expect(listedDigest(small)).toEqual({ algorithm: "sha1", prefix: "blob 3\0", hex: "g" });
+  expect(listedDigest({ ...small, gitSha1: undefined })).toBeUndefined();
 });

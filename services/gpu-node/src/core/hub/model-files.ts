@@ -15,6 +15,21 @@ export interface ListedFile {
   readonly sha256: string | undefined;
 }
 
+/** How the bytes of a file are compared with what the hub lists. */
+export interface ListedDigest {
+  readonly algorithm: "sha256" | "sha1";
+  /** Hashed before the bytes. */
+  readonly prefix: string;
+  readonly hex: string;
+}
+
+/** Undefined where the hub gives none. */
+export function listedDigest({ size, gitSha1, sha256 }: ListedFile): ListedDigest | undefined {
+  if (sha256 !== undefined) return { algorithm: "sha256", prefix: "", hex: sha256 };
+  if (gitSha1 === undefined) return undefined;
+  return { algorithm: "sha1", prefix: `blob ${size}\0`, hex: gitSha1 };
+}
+
 const WEIGHT_BASENAMES = ["diffusion_pytorch_model", "model"] as const;
 const SHARD_INDEX = ".safetensors.index.json";
 

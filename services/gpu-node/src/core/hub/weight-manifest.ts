@@ -18,7 +18,7 @@ export interface WeightManifest {
   /** In hex, where the hub gives one. */
   readonly sha256: string | undefined;
   readonly ranges: ByteRanges;
-  /** All bytes are there and had that sha256. */
+  /** All bytes are there and had the digest that the hub lists. */
   readonly verified: boolean;
 }
 
