@@ -9,8 +9,7 @@ import type { Checkpoint } from "../core/checkpoint.ts";
 import type { FileRange, Graph } from "../core/image-model.ts";
 import { openCheckpoint } from "./checkpoint-folder.ts";
 import type { OnProgress } from "./hub/fetch-tally.ts";
-import { HubModel } from "./hub/hub-model.ts";
-import { type Environment, hubSettings } from "./hub/hub-settings.ts";
+import type { Environment } from "./hub/hub-settings.ts";
 
 /** So that a long download shows in a log without flooding it. */
 const LOG_MS = 10_000;
@@ -40,6 +39,9 @@ export async function openModel(
     const checkpoint = await openCheckpoint(parsed.folder);
     return { checkpoint, isFromHub: false, name: reference, ensure: async () => undefined };
   }
+  // Loaded when it is needed only: a folder is opened sooner without.
+  const { hubSettings } = await import("./hub/hub-settings.ts");
+  const { HubModel } = await import("./hub/hub-model.ts");
   const settings = hubSettings(environment);
   const model = await HubModel.open(parsed, { settings, signal, log });
   log("model of a hub", { model: hubReferenceText(parsed), commit: model.commit });
