@@ -1,6 +1,6 @@
 /**
  * Every command that README.md shows in a `bash` block is run, in order, as it stands there, but for
- * the places that belong to the reader's machine: the port, the data folder, a FLUX.1 folder.
+ * the places that belong to the reader's machine: the port, the data folder, a FLUX.1 folder, the hub.
  * `npm test` is what runs this.
  */
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { repository, RunningCommand } from "../support/command.ts";
+import { HubServer } from "../support/hub-server.ts";
 import { freePort } from "../support/nats.ts";
 
 const schnell = join(repository, "test/golden/data/checkpoints/schnell-like");
@@ -23,17 +24,21 @@ const blocks = [
 
 let data = "";
 let port = "";
+let hub: HubServer;
 let present: string[] = [];
 const started: RunningCommand[] = [];
 beforeAll(async () => {
   data = mkdtempSync(join(tmpdir(), "fluxline-e2e-"));
   port = String(await freePort());
+  hub = await HubServer.start();
+  await hub.serve("black-forest-labs/FLUX.1-schnell", schnell);
   present = readdirSync(repository);
 });
 afterEach(() => {
   for (const command of started.splice(0)) command.killAll();
 });
-afterAll(() => {
+afterAll(async () => {
+  await hub.close();
   rmSync(data, { recursive: true, force: true });
   // Pictures that the commands wrote into the current folder.
   for (const name of readdirSync(repository)) {
@@ -52,14 +57,22 @@ function here(line: string): string {
 }
 
 function run(line: string): RunningCommand {
-  const command = new RunningCommand("sh", ["-c", here(line)]);
+  const command = new RunningCommand("sh", ["-c", here(line)], {
+    env: { HF_ENDPOINT: hub.endpoint, HF_HOME: data, FLUXLINE_CACHE: join(data, "cache") },
+  });
   started.push(command);
   return command;
 }
 
 test("README.md has the commands that it should", () => {
   const all = blocks.flatMap(({ lines }) => lines).join("\n");
-  for (const command of ["npm run demo", "fluxline generate", "fluxline up", "model inspect"]) {
+  for (const command of [
+    "npm run demo",
+    "fluxline generate",
+    "fluxline up",
+    "model inspect",
+    "model list",
+  ]) {
     expect(all).toContain(command);
   }
 });

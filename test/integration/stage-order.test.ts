@@ -48,6 +48,7 @@ test("a call comes behind what was retained for it", async () => {
     random: new Random(1),
     addresses: [await listener.listen()],
     provider: "cpu",
+    startMsMax: 60_000,
     awayMsMax: 10_000,
     onState: () => undefined,
     onDrainAsked: () => undefined,

@@ -71,9 +71,10 @@ export class LiveStack {
     name: string,
     options: readonly string[] = [],
     environment: Readonly<Record<string, string>> = {},
+    model = randomModel,
   ): Promise<GroupProcess> {
     const args = ["--group", name, ...options];
-    const started = await startGroupProcess(this.nats.url, randomModel, args, environment);
+    const started = await startGroupProcess(this.nats.url, model, args, environment);
     this.groups.push(started);
     return started;
   }

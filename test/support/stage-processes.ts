@@ -76,6 +76,7 @@ export class StageProcesses {
       random: new Random(1),
       addresses: parsed.stageAddresses,
       provider: parsed.provider,
+      startMsMax: 60_000,
       awayMsMax: parsed.stageAwayMsMax,
       onState: () => undefined,
       onDrainAsked: () => undefined,

@@ -455,12 +455,17 @@ test("--version prints the version of the package", async () => {
 });
 
 describe("help", () => {
-  test.each([[[]], [["generate"]], [["up"]], [["jobs"]], [["model", "inspect"]]])(
-    "%j teaches by example",
-    async (command) => {
-      const { code, stdout } = await fluxline([...command, "--help"]);
-      expect(code).toBe(0);
-      expect(stdout).toMatch(/Examples?:/);
-    },
-  );
+  test.each([
+    [[]],
+    [["generate"]],
+    [["up"]],
+    [["jobs"]],
+    [["model"]],
+    [["model", "inspect"]],
+    [["model", "pull"]],
+  ])("%j teaches by example", async (command) => {
+    const { code, stdout } = await fluxline([...command, "--help"]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/Examples?:/);
+  });
 });

@@ -86,7 +86,7 @@ function jsonOption(what: string): Option {
 }
 
 function modelOption(): Option {
-  return new Option("--model <DIR>", "model folder in diffusers layout").default(
+  return new Option("--model <MODEL>", "model folder, or org/name[@revision] of a hub").default(
     shippedModel,
     "flux-tiny, which comes with Fluxline",
   );
@@ -242,6 +242,7 @@ const upHelp = `
 Examples:
   fluxline up
   fluxline up --model ~/models/FLUX.1-dev --port 6000 --data /var/lib/fluxline
+  fluxline up --model black-forest-labs/FLUX.1-schnell
   fluxline up --stages 2 --groups 2
 
 Two groups of two stages are four GPU node processes: a request runs in one group, its transformer
@@ -305,18 +306,100 @@ function addDevices(program: Command, session: Session, finish: Finish): void {
 }
 
 function addModel(program: Command, session: Session, finish: Finish): void {
-  const model = program.command("model").description("Look into model folders.");
+  const model = program
+    .command("model")
+    .summary("look into models, and keep those that come from a hub")
+    .description("Looks into models, and fetches, lists, verifies and removes those of a hub.")
+    .addHelpText("after", modelHelp);
   model
     .command("inspect")
-    .description("Parts, sizes and types of a model folder, and what a request costs.")
-    .argument("<DIR>", "model folder in diffusers layout")
+    .description(
+      "Parts, sizes and types of a model, and what a request costs. Of a hub's model only small " +
+        "files, headers and samples are fetched.",
+    )
+    .argument("<MODEL>", "model folder in diffusers layout, or org/name[@revision] of a hub")
     .option("--width <N>", "pixels of the request", wholeNumber(1024))
     .option("--height <N>", "pixels of the request", wholeNumber(1024))
     .option("--steps <N>", "steps of the request", wholeNumber(28))
     .addOption(jsonOption("one document"))
     .addHelpText("after", "\nExample:\n  fluxline model inspect models/flux-tiny --width 96\n")
-    .action(async (folder: string, options) => {
+    .action(async (name: string, options) => {
       const { inspectModel } = await import("./commands/machine.ts");
-      finish(await inspectModel(folder, options, session));
+      finish(await inspectModel(name, options, session));
     });
+  addCache(model, session, finish);
 }
+
+const modelHelp = `
+A MODEL is a folder of this machine, or org/name[@revision] of a hub. What comes from a hub is kept in
+a cache of Fluxline's own (FLUXLINE_CACHE, by default ~/.cache/fluxline) and shared by all processes;
+what is in HF_HOME is used from there. docs/models.md has all settings.
+
+Examples:
+  fluxline model pull black-forest-labs/FLUX.1-schnell
+  fluxline model list
+  fluxline model verify black-forest-labs/FLUX.1-schnell
+  fluxline model remove black-forest-labs/FLUX.1-schnell
+`;
+
+function addCache(model: Command, session: Session, finish: Finish): void {
+  const load = () => import("./commands/models.ts");
+  const revision = ["--revision <REVISION>", "branch, tag or commit (default: main)"] as const;
+  const name = ["<MODEL>", "org/name[@revision] of a hub"] as const;
+  model
+    .command("pull")
+    .summary("fetch a model of a hub")
+    .description(
+      "Fetches a model of a hub into the cache, whole, and compares it with the hub's digests. " +
+        "What is there already is not fetched again; what breaks off goes on the next time.",
+    )
+    .argument(...name)
+    .option(...revision)
+    .addOption(
+      new Option("--needed", "only what drawing reads, as `up` does")
+        .default(false)
+        .conflicts(["rank"]),
+    )
+    .option("--stages <S>", "with --rank: processes that share the transformer", processCount, 1)
+    .option("--rank <K>", "only what rank K of a group reads", wholeNumber(0, { min: 0, max: 63 }))
+    .option("--cuts <BLOCKS>", "with --rank: as given to `up`")
+    .option("--place <PARTS>", "with --rank: as given to `up`")
+    .addOption(jsonOption("JSON lines on stdout: fetching, then pulled"))
+    .addHelpText("after", pullHelp)
+    .action(async (of, options) => finish(await (await load()).pullModel(of, options, session)));
+  model
+    .command("list")
+    .description("Models of hubs that are in the cache: what they take, who uses them.")
+    .addOption(jsonOption("one document"))
+    .addHelpText("after", "\nExample:\n  fluxline model list\n")
+    .action(async (options) => finish(await (await load()).listModels(options, session)));
+  model
+    .command("remove")
+    .description("Removes a model from the cache, all its commits or one, unless it is in use.")
+    .argument(...name)
+    .option("--revision <REVISION>", "only this one")
+    .addOption(jsonOption("one document, {removed: [...], bytes}"))
+    .addHelpText("after", "\nExample:\n  fluxline model remove black-forest-labs/FLUX.1-dev\n")
+    .action(async (of, options) => finish(await (await load()).removeModel(of, options, session)));
+  model
+    .command("verify")
+    .description(
+      "Reads every file that is there whole and compares it with the digest in the hub's list. " +
+        "One that differs is thrown away, and pull fetches it again.",
+    )
+    .argument(...name)
+    .option(...revision)
+    .addOption(jsonOption("JSON lines on stdout: verifying, then verified"))
+    .addHelpText("after", "\nExample:\n  fluxline model verify black-forest-labs/FLUX.1-dev\n")
+    .action(async (of, options) => finish(await (await load()).verifyModel(of, options, session)));
+}
+
+const pullHelp = `
+Settings, from the environment: HF_ENDPOINT (a mirror), HF_TOKEN (gated and private models),
+HF_HUB_OFFLINE=1 (ask no hub), FLUXLINE_CACHE (folder), FLUXLINE_CACHE_MAX (like 200GiB).
+
+Examples:
+  fluxline model pull black-forest-labs/FLUX.1-schnell
+  fluxline model pull black-forest-labs/FLUX.1-dev --revision main --needed
+  fluxline model pull black-forest-labs/FLUX.1-dev --stages 4 --rank 2
+`;

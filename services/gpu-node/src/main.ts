@@ -1,7 +1,7 @@
 /**
  * The GPU node: `serve` drives a replica group, as its rank 0; `stage` is one of its other ranks;
- * `devices` and `inspect` answer questions about this machine and about a model folder. Logs go to
- * stderr as JSON lines, answers to stdout.
+ * `devices` and `inspect` answer questions about this machine and about a model; `pull`, `list`,
+ * `remove` and `verify` keep the cache of models. Logs go to stderr as JSON lines, answers to stdout.
  */
 import { availableParallelism } from "node:os";
 import { AppError, invalidArgument, toAppError, toErrorRecord } from "@fluxline/kernel/error.ts";
@@ -13,7 +13,14 @@ import { parseStageOptions } from "./adapters/stage-options.ts";
 const USAGE = `usage: main.ts serve --model DIR [OPTION VALUE ...]
        main.ts stage --model DIR --stages N --rank K --listen ADDRESS [OPTION VALUE ...]
        main.ts devices
-       main.ts inspect DIR [--width N] [--height N] [--steps N]
+       main.ts inspect MODEL [--width N] [--height N] [--steps N]
+       main.ts pull --model MODEL [--revision R] [--needed | --stages N --rank K]
+       main.ts list
+       main.ts remove --model MODEL [--revision R]
+       main.ts verify --model MODEL [--revision R]
+
+A MODEL is a folder in diffusers layout, or org/name[@revision] of a hub. \`pull\` fetches all of it, or
+what the graphs of all ranks (--needed) or of one rank read; it prints progress as JSON lines.
 
 A group of N stages is one \`serve\` (rank 0, which drives it) and a \`stage\` for each of ranks 1 to
 N-1; all are given the same model, --stages, --cuts, --place, --sequential and --decode-tile. An
@@ -90,13 +97,32 @@ function logLevel(text: string): LogLevel {
   throw invalidArgument([{ field: "FLUXLINE_LOG_LEVEL", description }], "INVALID_CONFIG");
 }
 
-async function answer(command: "devices" | "inspect", argv: readonly string[]): Promise<void> {
+type Question = "devices" | "inspect" | "list" | "remove";
+
+async function answer(command: Question, argv: readonly string[]): Promise<void> {
   if (command === "devices") {
     const { listDevices } = await import("./adapters/device-list.ts");
     return say(await listDevices());
   }
-  const { inspectFolder } = await import("./adapters/model-inspection.ts");
-  return say(await inspectFolder(argv));
+  if (command === "inspect") {
+    const { inspectModel } = await import("./adapters/model-inspection.ts");
+    return say(await inspectModel(argv, process.env));
+  }
+  const { listModels, removeModel } = await import("./adapters/model-commands.ts");
+  return say(await (command === "list" ? listModels(process.env) : removeModel(argv, process.env)));
+}
+
+/** Ends in order at a signal: what came so far is kept. */
+async function work(command: "pull" | "verify", argv: readonly string[]): Promise<void> {
+  const { pullModel, verifyModel } = await import("./adapters/model-commands.ts");
+  const ending = new AbortController();
+  const end = (): void => {
+    const message = `${command}: ended by a signal; what came so far is kept`;
+    ending.abort(new AppError("cancelled", message, { reason: "INTERRUPTED" }));
+  };
+  process.once("SIGINT", end).once("SIGTERM", end);
+  const context = { environment: process.env, signal: ending.signal, say };
+  say(await (command === "pull" ? pullModel(argv, context) : verifyModel(argv, context)));
 }
 
 function say(value: unknown): void {
@@ -109,8 +135,13 @@ async function main([command, ...argv]: readonly string[]): Promise<void> {
       return serve(argv);
     case "stage":
       return stage(argv);
+    case "pull":
+    case "verify":
+      return work(command, argv);
     case "devices":
     case "inspect":
+    case "list":
+    case "remove":
       return answer(command, argv);
     case "--help":
       console.log(USAGE);

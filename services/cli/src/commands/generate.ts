@@ -17,6 +17,7 @@ import { checkTexts, readPrompt } from "../prompt.ts";
 import type { Session } from "../session.ts";
 import type { NodeOptions } from "../stack/stack-layout.ts";
 import type { DrawOptions } from "./draw.ts";
+import { fetchedModel } from "./models.ts";
 
 type PrivateNode = Omit<NodeOptions, "stages" | "groups">;
 
@@ -42,7 +43,8 @@ export async function generate(
     return exitCode.ok;
   }
   const { startPrivateStack } = await import("../stack/private-stack.ts");
-  const stack = await startPrivateStack(options, session);
+  const model = await fetchedModel(options.model, session, options.json);
+  const stack = await startPrivateStack({ ...options, model }, session);
   try {
     // Loaded now, while the children start: that takes longer.
     const { draw } = await import("./draw.ts");

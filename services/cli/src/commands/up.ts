@@ -13,6 +13,7 @@ import type { NodeOptions } from "../stack/stack-layout.ts";
 import type { StackEvent } from "../stack/supervisor.ts";
 import { durationText } from "../view/pace.ts";
 import { textTable } from "../view/text-table.ts";
+import { fetchedModel } from "./models.ts";
 
 export interface UpOptions extends NodeOptions {
   readonly port: number;
@@ -31,7 +32,8 @@ export async function up(options: UpOptions, session: Session): Promise<ExitCode
     const port = await claimPort(options.port, "--port");
     const natsPort = await claimPort(options.natsPort, "--nats-port");
     const begunMs = performance.now();
-    say({ event: "starting" }, `starting with ${options.model} ...`);
+    const model = await fetchedModel(options.model, session, options.json);
+    say({ event: "starting" }, `starting with ${model} ...`);
     const { path, logFile } = folder;
     const { environment } = session;
     const onEvent = (event: StackEvent) => say({ event: event.kind, ...event }, eventText(event));
@@ -42,7 +44,7 @@ export async function up(options: UpOptions, session: Session): Promise<ExitCode
       environment,
       natsPort,
       port,
-      node: options,
+      node: { ...options, model },
       onEvent,
     });
     const running = stack;

@@ -14,6 +14,13 @@ export class Pace {
     this.#last = { step, atMs: nowMs };
   }
 
+  /** Steps a second; undefined before two observations. */
+  get perSecond(): number | undefined {
+    if (this.#first === undefined || this.#last === undefined) return undefined;
+    const tookMs = this.#last.atMs - this.#first.atMs;
+    return tookMs <= 0 ? undefined : (1000 * (this.#last.step - this.#first.step)) / tookMs;
+  }
+
   /** Milliseconds until all steps are done; undefined before two observations. */
   remainingMs(totalSteps: number): number | undefined {
     if (this.#first === undefined || this.#last === undefined) return undefined;

@@ -1,4 +1,4 @@
-/** What is in a model folder, and what a request of a given size would cost: `model inspect`. */
+/** What is in a model, which may be a hub's, and what a request of a given size would cost: `model inspect`. */
 import { parseArgs } from "node:util";
 import { AppError, invalidArgument } from "@fluxline/kernel/error.ts";
 import { type RequestedImage, resolveRequest } from "@fluxline/kernel/image-request.ts";
@@ -6,7 +6,8 @@ import type { Component } from "../core/checkpoint.ts";
 import type { RequestCost } from "../core/image-model.ts";
 import { elementCount } from "../core/tensor.ts";
 import { describeModel } from "../models/families.ts";
-import { openCheckpoint } from "./checkpoint-folder.ts";
+import type { Environment } from "./hub/hub-settings.ts";
+import { openModel } from "./model-source.ts";
 
 export interface PartReport {
   readonly name: string;
@@ -44,9 +45,12 @@ const OPTIONS = {
   json: { type: "boolean" },
 } as const;
 
-export async function inspectFolder(argv: readonly string[]): Promise<ModelReport> {
-  const { folder, requested } = parse(argv);
-  const checkpoint = await openCheckpoint(folder);
+export async function inspectModel(
+  argv: readonly string[],
+  environment: Environment,
+): Promise<ModelReport> {
+  const { reference, requested } = parse(argv);
+  const { checkpoint } = await openModel(reference, environment);
   const model = describeModel(checkpoint, { runType: "float32" });
   const resolution = resolveRequest(model.profile, requested, 0n);
   if (!resolution.ok) throw invalidArgument(resolution.violations);
@@ -65,18 +69,18 @@ export async function inspectFolder(argv: readonly string[]): Promise<ModelRepor
   };
 }
 
-function parse(argv: readonly string[]): { folder: string; requested: RequestedImage } {
+function parse(argv: readonly string[]): { reference: string; requested: RequestedImage } {
   const { values, positionals } = parseArgs({
     args: [...argv],
     options: OPTIONS,
     allowPositionals: true,
   });
-  const [folder] = positionals;
-  if (folder === undefined) throw new AppError("invalid_argument", "inspect: give a model folder");
+  const [reference] = positionals;
+  if (reference === undefined) throw new AppError("invalid_argument", "inspect: give a model");
   const number = (text: string | undefined): number | undefined =>
     text === undefined ? undefined : Number(text);
   return {
-    folder,
+    reference,
     requested: {
       prompt: "what a request costs",
       width: number(values.width),

@@ -18,12 +18,11 @@ import type { Logger } from "@fluxline/platform/log.ts";
 import { CheckpointPolicy } from "../core/checkpoint-policy.ts";
 import type { DevicesState, DriverLimits } from "../core/driver.ts";
 import { FenceGuard } from "../core/fence-guard.ts";
-import type { ImageModel } from "../core/image-model.ts";
-import { deviceMap } from "../core/stage-plan.ts";
+import type { Graph, ImageModel } from "../core/image-model.ts";
+import { componentsAt, deviceMap } from "../core/stage-plan.ts";
 import { describeModel } from "../models/families.ts";
 import { BlobStore } from "./blob-store.ts";
 import { type AgentIdentity, BusAgent } from "./bus-agent.ts";
-import { openCheckpoint } from "./checkpoint-folder.ts";
 import { Engine } from "./engine.ts";
 import type { GroupDevices } from "./group-devices.ts";
 import {
@@ -33,12 +32,13 @@ import {
   simulatedStageCosts,
 } from "./group-devices-layout.ts";
 import type { GroupOptions } from "./group-options.ts";
+import { ensureGraphs, type ModelSource, openModel } from "./model-source.ts";
 import { PlacementDesk } from "./placement-desk.ts";
 import { ReportSender } from "./report-sender.ts";
 import { DeviceRunner } from "./runner/device-runner.ts";
 import { type RankFacts, rankFacts } from "./stage-facts.ts";
 import { linkLimits } from "./stage-link/link-limits.ts";
-import { StageLinks } from "./stage-links.ts";
+import { FETCHING_START_MS_MAX, START_MS_MAX, StageLinks } from "./stage-links.ts";
 
 const FIRST_CONNECT_MS = 10_000;
 const STORES_WAIT_MS = 250;
@@ -54,6 +54,13 @@ type Environment = Readonly<Record<string, string | undefined>>;
  */
 function stepsInFlight(stages: number): number {
   return stages === 1 ? 1 : stages + 1;
+}
+
+/** What rank 0 loads: its stage, what is placed beside it, and what it runs on the CPU. */
+function rankGraphs(model: ImageModel, { layout, plan }: RankFacts): readonly Graph[] {
+  const beside = [...componentsAt(layout, plan, 0), ...componentsAt(layout, plan, "cpu")];
+  const names = [...beside.map(({ graph }) => graph), model.denoiser[0]!];
+  return names.map((name) => model.graphs.get(name)!);
 }
 
 export class ReplicaGroup {
@@ -78,13 +85,16 @@ export class ReplicaGroup {
   async start(): Promise<{ model: ImageModel; numericsClass: string }> {
     const connecting = this.#connect();
     connecting.catch(() => undefined); // awaited below; the model's error may come first
-    const { model: folder, runType } = this.#options;
-    const checkpoint = await openCheckpoint(folder);
+    const { model: reference, runType } = this.#options;
+    const log = (message: string, facts: object): void => this.#log.info(facts, message);
+    const source = await openModel(reference, this.#environment, { log });
+    const { checkpoint } = source;
     const facts = rankFacts(checkpoint, this.#options);
     const { layout, plan, recipe, numericsClass } = facts;
     const { stages } = plan;
     const model = describeModel(checkpoint, { runType, recipe, stages });
-    const devices = this.#devices(model, facts);
+    await ensureGraphs(source, this.#options.provider, rankGraphs(model, facts), log);
+    const devices = this.#devices(model, facts, source);
     this.#lifecycle.add({ name: "devices", drain: () => devices.stop() });
     const loading = devices.start();
     loading.catch(() => undefined);
@@ -113,7 +123,7 @@ export class ReplicaGroup {
     });
   }
 
-  #devices(model: ImageModel, facts: RankFacts): GroupDevices {
+  #devices(model: ImageModel, facts: RankFacts, source: ModelSource): GroupDevices {
     const { provider, simulatedStepSeconds } = this.#options;
     const { layout, plan } = facts;
     if (provider === "simulated") {
@@ -131,12 +141,12 @@ export class ReplicaGroup {
         log: (message, facts) => this.#log.info(facts, message),
         onBroken: (error) => this.#fail(error, "the runner cannot be kept alive"),
       });
-    if (plan.stages.length > 1) this.#links = this.#stageLinks(facts);
+    if (plan.stages.length > 1) this.#links = this.#stageLinks(facts, source);
     const remote = this.#links?.stages ?? [];
     return layOutDevices({ model, layout, plan, provider, makeRunner, remote });
   }
 
-  #stageLinks(facts: RankFacts): StageLinks {
+  #stageLinks(facts: RankFacts, { isFromHub }: ModelSource): StageLinks {
     const { stageAddresses, stageAwayMsMax, security, provider } = this.#options;
     return new StageLinks({
       identity: facts.identity(0, this.incarnation),
@@ -145,6 +155,7 @@ export class ReplicaGroup {
       random: new Random(Number.parseInt(this.incarnation.slice(0, 8), 16)),
       addresses: stageAddresses,
       provider,
+      startMsMax: isFromHub ? FETCHING_START_MS_MAX : START_MS_MAX,
       awayMsMax: stageAwayMsMax,
       onState: (state) => {
         this.#devicesState = state;

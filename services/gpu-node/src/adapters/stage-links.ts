@@ -17,7 +17,9 @@ import { callMessage, stageLostError, type StageToDriver, tensorsOf } from "./st
 import { type LinkFacts, RemoteStage } from "./stage-remote.ts";
 
 /** Ranks may be started long after the driver, and a stage may have gigabytes to load. */
-const START_MS_MAX = 15 * 60_000;
+export const START_MS_MAX = 15 * 60_000;
+/** The same for a model of a hub, of which a stage may have gigabytes to fetch first. */
+export const FETCHING_START_MS_MAX = 6 * 3_600_000;
 /** Above what a runner is given for an answer: then the call itself went missing. */
 const ANSWER_MS_MAX = 20 * 60_000;
 /** Times that steps were lost, without one that succeeded between them, after which we give up. */
@@ -27,6 +29,8 @@ export interface StageLinksOptions extends LinkFacts {
   /** Of ranks 1 to the last, in order. */
   readonly addresses: readonly LinkAddress[];
   readonly provider: string;
+  /** For all ranks to be ready at the start. */
+  readonly startMsMax: number;
   readonly awayMsMax: number;
   /** Not called before the group was whole for the first time. */
   readonly onState: (state: DevicesState) => void;
@@ -95,7 +99,8 @@ export class StageLinks {
   /** Dials once; resolves when all ranks are whole, rejects when one refuses us or stays out. */
   #start(): Promise<void> {
     if (this.#state !== "starting" || this.#timer !== undefined) return this.#started.promise;
-    this.#timer = setTimeout(() => this.#started.reject(this.#missingError()), START_MS_MAX);
+    const { startMsMax } = this.#options;
+    this.#timer = setTimeout(() => this.#started.reject(this.#missingError()), startMsMax);
     for (const stage of this.#stages) stage.dial();
     return this.#started.promise;
   }
@@ -211,7 +216,7 @@ export class StageLinks {
     );
     const last =
       this.#lastError === undefined ? "" : `; the last error: ${this.#lastError.message}`;
-    const minutes = START_MS_MAX / 60_000;
+    const minutes = this.#options.startMsMax / 60_000;
     const message = `not ready within ${minutes} minutes: ${missing.join(", ")}${last}`;
     return new AppError("unavailable", message, { reason: "STAGES_MISSING" });
   }

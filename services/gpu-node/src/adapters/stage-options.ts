@@ -168,7 +168,7 @@ export function readRankOptions(reader: OptionReader, cores: number): RankOption
   return {
     pool: reader.token("pool"),
     group: reader.token("group"),
-    model: reader.required("model", "give a model folder"),
+    model: reader.required("model", "give a model folder, or org/name of a hub"),
     provider,
     deviceClass: readDeviceClass(reader, provider),
     threads: reader.whole("threads", { max: THREADS_MAX, fallback: cores }),
@@ -206,7 +206,7 @@ function readDeviceClass(reader: OptionReader, provider: Provider): string | und
 }
 
 /** Whether the blocks are there is the planner's to say: it knows the model. */
-function readCuts(reader: OptionReader): readonly number[] | undefined {
+export function readCuts(reader: OptionReader): readonly number[] | undefined {
   const text = reader.text("cuts");
   if (text === undefined) return undefined;
   const cuts = text.split(",").map((part) => (/^\d{1,6}$/.test(part) ? Number(part) : undefined));
@@ -216,7 +216,7 @@ function readCuts(reader: OptionReader): readonly number[] | undefined {
   return undefined;
 }
 
-function readPlaces(reader: OptionReader): ReadonlyMap<string, Place> {
+export function readPlaces(reader: OptionReader): ReadonlyMap<string, Place> {
   const places = new Map<string, Place>();
   const text = reader.text("place");
   for (const part of text?.split(",") ?? []) {

@@ -10,8 +10,8 @@ import type { Logger } from "@fluxline/platform/log.ts";
 import type { Graph } from "../core/image-model.ts";
 import { componentsAt, sequentialGraphs } from "../core/stage-plan.ts";
 import { modelGraphs } from "../models/families.ts";
-import { openCheckpoint } from "./checkpoint-folder.ts";
 import { runnerDevice, simulatedStageCosts } from "./group-devices-layout.ts";
+import { ensureGraphs, openModel } from "./model-source.ts";
 import { DeviceRunner } from "./runner/device-runner.ts";
 import { rankFacts } from "./stage-facts.ts";
 import { linkAddressText } from "./stage-link/link-address.ts";
@@ -39,7 +39,9 @@ export class StageProcess {
   /** Resolves when it listens and its graphs are loaded. */
   async start(): Promise<{ address: string; numericsClass: string; graphs: readonly string[] }> {
     const { model, rank, runType, listen, security, provider } = this.#options;
-    const checkpoint = await openCheckpoint(model);
+    const log = (message: string, facts: object): void => this.#log.info(facts, message);
+    const source = await openModel(model, this.#environment, { log });
+    const { checkpoint } = source;
     const facts = rankFacts(checkpoint, this.#options);
     const { layout, plan, recipe } = facts;
     const graphs = modelGraphs(
@@ -67,6 +69,7 @@ export class StageProcess {
     const address = linkAddressText(await server.listen());
     this.#lifecycle.add({ name: "link", drain: () => server.close() });
     this.#lifecycle.add({ name: "group", drain: () => server.drain() });
+    await ensureGraphs(source, provider, graphs, log);
     await runner.start();
     server.announce();
     const { numericsClass } = facts;
