@@ -68,7 +68,7 @@ export class StageProcesses {
     const addresses = this.processes.slice(1).map((one) => one!.ready["address"]);
     const place = ["--stages", String(stages), "--stage-addresses", addresses.join(",")];
     const parsed = parseGroupOptions(["--model", this.#model, ...place, ...driver], 1);
-    const facts = rankFacts(await openCheckpoint(this.#model), parsed);
+    const facts = rankFacts(await openCheckpoint(this.#model), parsed, process.env);
     this.#links = new StageLinks({
       identity: facts.identity(0, randomUUID()),
       limits: linkLimits(),

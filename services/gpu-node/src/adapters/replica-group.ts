@@ -18,7 +18,7 @@ import type { Logger } from "@fluxline/platform/log.ts";
 import { CheckpointPolicy } from "../core/checkpoint-policy.ts";
 import type { DevicesState, DriverLimits } from "../core/driver.ts";
 import { FenceGuard } from "../core/fence-guard.ts";
-import type { ImageModel } from "../core/image-model.ts";
+import type { Graph, ImageModel } from "../core/image-model.ts";
 import { deviceMap } from "../core/stage-plan.ts";
 import { describeModel } from "../models/families.ts";
 import { BlobStore } from "./blob-store.ts";
@@ -34,6 +34,7 @@ import {
 } from "./group-devices-layout.ts";
 import type { GroupOptions } from "./group-options.ts";
 import { PlacementDesk } from "./placement-desk.ts";
+import { prepareQuantised } from "./quantisation/quantised-cache.ts";
 import { ReportSender } from "./report-sender.ts";
 import { DeviceRunner } from "./runner/device-runner.ts";
 import { type RankFacts, rankFacts } from "./stage-facts.ts";
@@ -64,6 +65,8 @@ export class ReplicaGroup {
   readonly incarnation = randomUUID();
   /** Of a group with more than one stage. */
   #links: StageLinks | undefined;
+  /** Those that runners of this process load. */
+  readonly #graphs: Graph[] = [];
   #devicesState: DevicesState = "whole";
   #engine: Engine | undefined;
 
@@ -78,15 +81,15 @@ export class ReplicaGroup {
   async start(): Promise<{ model: ImageModel; numericsClass: string }> {
     const connecting = this.#connect();
     connecting.catch(() => undefined); // awaited below; the model's error may come first
-    const { model: folder, runType } = this.#options;
+    const { model: folder } = this.#options;
     const checkpoint = await openCheckpoint(folder);
-    const facts = rankFacts(checkpoint, this.#options);
-    const { layout, plan, recipe, numericsClass } = facts;
+    const facts = rankFacts(checkpoint, this.#options, this.#environment);
+    const { layout, plan, recipe, computation, numericsClass } = facts;
     const { stages } = plan;
-    const model = describeModel(checkpoint, { runType, recipe, stages });
+    const model = describeModel(checkpoint, { ...computation, recipe, stages });
     const devices = this.#devices(model, facts);
     this.#lifecycle.add({ name: "devices", drain: () => devices.stop() });
-    const loading = devices.start();
+    const loading = this.#prepare().then(() => devices.start());
     loading.catch(() => undefined);
     const bus = await connecting;
     this.#lifecycle.add({ name: "bus", drain: () => bus.drain() });
@@ -101,6 +104,18 @@ export class ReplicaGroup {
     await loading;
     await agent.start();
     return { model, numericsClass };
+  }
+
+  /** What the graphs need beside the checkpoint. */
+  async #prepare(): Promise<void> {
+    const { provider, threads } = this.#options;
+    if (provider === "simulated") return;
+    const log = (message: string, facts: Readonly<Record<string, unknown>>): void =>
+      this.#log.info(facts, message);
+    await prepareQuantised(
+      this.#graphs.flatMap(({ quantised }) => quantised),
+      { threads, log },
+    );
   }
 
   #connect(): Promise<Bus> {
@@ -121,8 +136,9 @@ export class ReplicaGroup {
     }
     const parts = model.denoiser.map((graph, rank) => ({ graph, share: plan.shares[rank]! }));
     const costs = simulatedStageCosts(parts, simulatedStepSeconds);
-    const makeRunner = ({ role, graphs, place }: RunnerRole): DeviceRunner =>
-      new DeviceRunner({
+    const makeRunner = ({ role, graphs, place }: RunnerRole): DeviceRunner => {
+      this.#graphs.push(...graphs);
+      return new DeviceRunner({
         device: runnerDevice(this.#options, place, costs),
         role,
         graphs,
@@ -130,6 +146,7 @@ export class ReplicaGroup {
         log: (message, facts) => this.#log.info(facts, message),
         onBroken: (error) => this.#fail(error, "the runner cannot be kept alive"),
       });
+    };
     if (plan.stages.length > 1) this.#links = this.#stageLinks(facts);
     const remote = this.#links?.stages ?? [];
     return layOutDevices({ model, layout, plan, provider, makeRunner, remote });

@@ -12,6 +12,7 @@ import { componentsAt } from "../core/stage-plan.ts";
 import { modelGraphs } from "../models/families.ts";
 import { openCheckpoint } from "./checkpoint-folder.ts";
 import { runnerDevice, simulatedStageCosts } from "./group-devices-layout.ts";
+import { prepareQuantised } from "./quantisation/quantised-cache.ts";
 import { DeviceRunner } from "./runner/device-runner.ts";
 import { rankFacts } from "./stage-facts.ts";
 import { linkAddressText } from "./stage-link/link-address.ts";
@@ -38,13 +39,13 @@ export class StageProcess {
 
   /** Resolves when it listens and its graphs are loaded. */
   async start(): Promise<{ address: string; numericsClass: string; graphs: readonly string[] }> {
-    const { model, rank, runType, listen, security, provider } = this.#options;
+    const { model, rank, listen, security, provider } = this.#options;
     const checkpoint = await openCheckpoint(model);
-    const facts = rankFacts(checkpoint, this.#options);
-    const { layout, plan, recipe } = facts;
+    const facts = rankFacts(checkpoint, this.#options, this.#environment);
+    const { layout, plan, recipe, computation } = facts;
     const graphs = modelGraphs(
       checkpoint,
-      { runType, recipe },
+      { ...computation, recipe },
       {
         stage: plan.stages[rank],
         components: componentsAt(layout, plan, rank).map(({ name }) => name),
@@ -66,10 +67,23 @@ export class StageProcess {
     const address = linkAddressText(await server.listen());
     this.#lifecycle.add({ name: "link", drain: () => server.close() });
     this.#lifecycle.add({ name: "group", drain: () => server.drain() });
+    await this.#prepare(graphs);
     await runner.start();
     server.announce();
     const { numericsClass } = facts;
     return { address, numericsClass, graphs: graphs.map(({ name }) => name) };
+  }
+
+  /** What the graphs need beside the checkpoint. */
+  async #prepare(graphs: readonly Graph[]): Promise<void> {
+    const { provider, threads } = this.#options;
+    if (provider === "simulated") return;
+    const log = (message: string, facts: Readonly<Record<string, unknown>>): void =>
+      this.#log.info(facts, message);
+    await prepareQuantised(
+      graphs.flatMap(({ quantised }) => quantised),
+      { threads, log },
+    );
   }
 
   #runner(share: number, graphs: readonly Graph[], onChange: () => void): DeviceRunner {
