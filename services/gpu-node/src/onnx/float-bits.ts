@@ -91,7 +91,7 @@ export function decodeFloats(type: RunType, bytes: Uint8Array, into: Float32Arra
     new Uint8Array(into.buffer, into.byteOffset, into.byteLength).set(bytes);
     return;
   }
-  const aligned = bytes.byteOffset % 2 === 0 ? bytes : bytes.slice();
+  const aligned = bytes.byteOffset % 2 === 0 ? bytes : new Uint8Array(bytes);
   const halves = new Uint16Array(aligned.buffer, aligned.byteOffset, count);
   if (type === "bfloat16") {
     const bits = new Uint32Array(into.buffer, into.byteOffset, count);

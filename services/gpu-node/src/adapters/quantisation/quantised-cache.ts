@@ -11,6 +11,7 @@ import { basename, dirname, join } from "node:path";
 import { AppError } from "@fluxline/kernel/error.ts";
 import { elementCount } from "../../core/tensor.ts";
 import type { QuantisedFile } from "../../core/quantised-file.ts";
+import { cacheError } from "./cache-error.ts";
 import { QuantisationPool } from "./quantisation-pool.ts";
 
 export interface QuantisedCacheOptions {
@@ -44,6 +45,8 @@ export async function prepareQuantised(
   const pool = new QuantisationPool(Math.min(threads, files.length));
   try {
     await new Preparation(pool, threads, log).run(files);
+  } catch (thrown) {
+    throw cacheError(thrown, dirname(files[0]!.file));
   } finally {
     await pool.close();
   }
