@@ -33,7 +33,7 @@ export async function loading(folder: string, stored: string): Promise<Measureme
   ];
 }
 
-function anonymousBytesOf(pid: number): number {
+export function anonymousBytesOf(pid: number): number {
   try {
     const status = readFileSync(`/proc/${pid}/status`, "utf8");
     return Number(/RssAnon:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024;
@@ -42,7 +42,7 @@ function anonymousBytesOf(pid: number): number {
   }
 }
 
-function childOf(pid: number): number {
+export function childOf(pid: number): number {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ");
   const runner = children.find((child) => {
     try {
