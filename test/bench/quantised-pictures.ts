@@ -3,8 +3,8 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Pixels } from "@fluxline/gpu-node/core/image-model.ts";
 import { ImageBench } from "../support/image-bench.ts";
-import type { Measurement } from "./measurement.ts";
-import { median } from "./measurement.ts";
+import { noiseRatio } from "../support/noise-ratio.ts";
+import { type Measurement, median } from "./measurement.ts";
 
 const SIDE = 64;
 const COLUMNS = 8;
@@ -72,14 +72,7 @@ export async function quantisedPictures(root: string, folder: string): Promise<M
   ];
 }
 
-/** Peak signal over noise, in decibels; 99 where there is no difference. */
-export function noiseRatio(a: Uint8Array, b: Uint8Array): number {
-  let sum = 0;
-  for (let i = 0; i < a.length; i++) sum += (a[i]! - b[i]!) ** 2;
-  return sum === 0 ? 99 : 10 * Math.log10((255 ** 2 * a.length) / sum);
-}
-
-/** Pairs above one another, three times as large as they are, so that one sees them. */
+/** Pairs above one another, twice as large as they are, so that one sees them. */
 async function writeSheet(exact: readonly Pixels[], int8: readonly Pixels[], file: string) {
   const { default: sharp } = await import("sharp");
   const [gap, zoom] = [4, 2];

@@ -45,8 +45,9 @@ export function startGroupProcess(
 export function startStageProcess(
   model: string,
   options: readonly string[],
+  environment: Readonly<Record<string, string>> = {},
 ): Promise<GroupProcess> {
-  return startNode(["stage", "--model", model, "--threads", "1", ...options], {});
+  return startNode(["stage", "--model", model, "--threads", "1", ...options], environment);
 }
 
 async function startNode(
