@@ -11,14 +11,26 @@ import type { NamedTensors } from "@fluxline/gpu-node/core/tensor.ts";
 import { fluxTransformerGraph } from "@fluxline/gpu-node/models/flux-transformer.ts";
 import { toGraph } from "@fluxline/gpu-node/models/graph.ts";
 import { t5EncoderGraph } from "@fluxline/gpu-node/models/t5-encoder.ts";
-import type { OnnxGraph } from "@fluxline/gpu-node/onnx/graph.ts";
+import type { Recipe } from "@fluxline/gpu-node/models/network.ts";
+import type { OnnxGraph, RunType } from "@fluxline/gpu-node/onnx/graph.ts";
 import { CPU, goldenCheckpoint } from "./network-run.ts";
 
 type Place = { readonly folder: string; readonly model: string };
 
-const BUILDERS: Readonly<Record<string, (part: Component, place?: Place) => OnnxGraph>> = {
-  transformer: (part, place) => fluxTransformerGraph(part, "float32", undefined, "fused", place),
-  text_encoder_2: (part, place) => t5EncoderGraph(part, "float32", "fused", place),
+interface Way {
+  readonly runType: RunType;
+  readonly recipe: Recipe;
+}
+
+const FLOAT32: Way = { runType: "float32", recipe: "fused" };
+
+type Builder = (part: Component, way: Way, place?: Place) => OnnxGraph;
+
+const BUILDERS: Readonly<Record<string, Builder>> = {
+  transformer: (part, { runType, recipe }, place) =>
+    fluxTransformerGraph(part, runType, undefined, recipe, place),
+  text_encoder_2: (part, { runType, recipe }, place) =>
+    t5EncoderGraph(part, runType, recipe, place),
 };
 
 export const QUANTISED_NETWORKS = Object.keys(BUILDERS);
@@ -31,10 +43,11 @@ export async function quantisedGraph(
   checkpoint: string,
   network: string,
   folder: string,
+  way: Way = FLOAT32,
 ): Promise<{ part: Component; graph: OnnxGraph }> {
   const { digest, ...opened } = await goldenCheckpoint(checkpoint);
   const part = component({ digest, ...opened }, network);
-  const graph = BUILDERS[network]!(part, { folder, model: digest });
+  const graph = BUILDERS[network]!(part, way, { folder, model: digest });
   const key = `${folder} ${checkpoint} ${network}`;
   const made = prepared.get(key) ?? prepareQuantised(graph.quantised, PREPARATION);
   prepared.set(key, made);
@@ -60,7 +73,7 @@ export function dequantisedGraph(
       weights.set(tensor.source.name, dequantised(tensor, bytes, folder));
     }
   }
-  return BUILDERS[network]!({ ...part, weights });
+  return BUILDERS[network]!({ ...part, weights }, FLOAT32);
 }
 
 function dequantised(

@@ -54,6 +54,27 @@ describe("in int8", () => {
   });
 });
 
+/** What GPUs are given; the CPU computes float16 in float32 between roundings. */
+describe("around int8 in", () => {
+  const ways = (["float16", "float32"] as const).flatMap((runType) =>
+    (["fused", "portable"] as const).flatMap((recipe) =>
+      QUANTISED_NETWORKS.map((network) => ({ runType, recipe, network })),
+    ),
+  );
+  test.for(ways)("$runType, $recipe: $network", async ({ runType, recipe, network }) => {
+    const golden = manifest.networks.find((one) => one.network === network)!;
+    const { part, graph } = await quantisedGraph(golden.checkpoint, network, folder, {
+      runType,
+      recipe,
+    });
+    const served = await run(graph, networkInputs(golden, part));
+    for (const [name, value] of Object.entries(served)) {
+      const { data } = tensor(golden.file, golden.outputs[name]!.tensor);
+      expect(rmsError(value.data as Float32Array, data), name).toBeLessThan(INT8_TOLERANCE);
+    }
+  });
+});
+
 /** The network has one output. */
 function differenceOf(actual: NamedTensors, expected: NamedTensors): number {
   const [a, b] = [actual, expected].map((all): Tensor => Object.values(all)[0]!);

@@ -18,6 +18,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { QUANTISED_DATA_START, QuantisedFileLayout } from "../../core/quantised-file.ts";
 import type { QuantisedFile } from "../../core/quantised-file.ts";
 import { bfloat16Bits, float16Bits } from "../../onnx/float-bits.ts";
+import { cacheError } from "./cache-error.ts";
 import { prepareQuantised } from "./quantised-cache.ts";
 
 const [OUTPUTS, INPUTS] = [6, 200];
@@ -96,6 +97,22 @@ test("files that are there are found, not made", async () => {
   expect(lines[0]!.facts).toMatchObject({ files: 2 });
 });
 
+test("whoever fetches the checkpoint is asked for what is to be read, and for nothing else", async () => {
+  const [known, wanted] = [fileOf("known"), fileOf("wanted")];
+  await prepare([known]);
+  const source = wanted.tensors[0]!.source;
+  const weights = readFileSync(source.file);
+  rmSync(source.file);
+  const asked: unknown[] = [];
+  const fetchSources = async (sources: readonly unknown[]): Promise<void> => {
+    asked.push(...sources);
+    writeFileSync(source.file, weights);
+  };
+  await prepareQuantised([known, wanted], { threads: 1, log: () => undefined, fetchSources });
+  expect(asked).toEqual([source]);
+  expect(existsSync(wanted.file)).toBe(true);
+});
+
 describe("a file is made again when it", () => {
   const damages: Readonly<Record<string, (path: string) => void>> = {
     "was cut short": (path) => truncateSync(path, QUANTISED_DATA_START + 100),
@@ -146,6 +163,15 @@ test("a claim and a draft of a process that is gone are cleared away", async () 
   await prepare([file]);
   expect(existsSync(file.file)).toBe(true);
   expect(leftovers()).toEqual([]);
+});
+
+test("a disk that is full while a file is written is said as such", () => {
+  for (const code of ["ENOSPC", "EDQUOT"]) {
+    const thrown = Object.assign(new Error(`${code}: write`), { code });
+    expect(cacheError(thrown, "/cache/a")).toMatchObject({ reason: "CACHE_DISK_FULL" });
+  }
+  const other = new Error("not of the file system");
+  expect(cacheError(other, "/cache/a")).toBe(other);
 });
 
 describe("refused with its reason and the way out is", () => {

@@ -9,6 +9,7 @@ import { closeSync, mkdirSync, openSync, readdirSync, rmSync, statSync, utimesSy
 import { statfs } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { AppError } from "@fluxline/kernel/error.ts";
+import type { FileRange } from "../../core/image-model.ts";
 import { elementCount } from "../../core/tensor.ts";
 import type { QuantisedFile } from "../../core/quantised-file.ts";
 import { cacheError } from "./cache-error.ts";
@@ -19,6 +20,8 @@ export interface QuantisedCacheOptions {
   readonly threads: number;
   /** A line for the log. */
   readonly log: (message: string, facts: Readonly<Record<string, unknown>>) => void;
+  /** Told what of the checkpoint is about to be read; resolves when it is there. */
+  readonly fetchSources?: (sources: readonly FileRange[]) => Promise<void>;
 }
 
 /** A claim is renewed this often, and taken over when it has not been for as long as the second. */
@@ -39,12 +42,13 @@ const DISK_SPARE_BYTES = 64 * 2 ** 20;
  */
 export async function prepareQuantised(
   files: readonly QuantisedFile[],
-  { threads, log }: QuantisedCacheOptions,
+  options: QuantisedCacheOptions,
 ): Promise<void> {
   if (files.length === 0) return;
-  const pool = new QuantisationPool(Math.min(threads, files.length));
+  const threads = Math.min(options.threads, files.length);
+  const pool = new QuantisationPool(threads);
   try {
-    await new Preparation(pool, threads, log).run(files);
+    await new Preparation(pool, { ...options, threads }).run(files);
   } catch (thrown) {
     throw cacheError(thrown, dirname(files[0]!.file));
   } finally {
@@ -54,17 +58,17 @@ export async function prepareQuantised(
 
 class Preparation {
   readonly #pool: QuantisationPool;
-  readonly #threads: number;
+  readonly #options: QuantisedCacheOptions;
   readonly #log: QuantisedCacheOptions["log"];
   readonly #begunMs = performance.now();
   #made = 0;
   #parameters = 0;
   #toldMs = performance.now();
 
-  constructor(pool: QuantisationPool, threads: number, log: QuantisedCacheOptions["log"]) {
+  constructor(pool: QuantisationPool, options: QuantisedCacheOptions) {
     this.#pool = pool;
-    this.#threads = threads;
-    this.#log = log;
+    this.#options = options;
+    this.#log = options.log;
   }
 
   async run(files: readonly QuantisedFile[]): Promise<void> {
@@ -78,6 +82,8 @@ class Preparation {
     if (missing.length === 0) return;
     await assertSpace(missing);
     const bytes = totalBytes(missing);
+    const sources = missing.flatMap(({ tensors }) => tensors.map(({ source }) => source));
+    await this.#options.fetchSources?.(sources);
     this.#log("making weights in int8", { files: missing.length, bytes });
     const begunMs = performance.now();
     await this.#obtainAll(missing);
@@ -107,7 +113,7 @@ class Preparation {
         }
       }
     };
-    const ends = await Promise.allSettled(Array.from({ length: this.#threads }, lane));
+    const ends = await Promise.allSettled(Array.from({ length: this.#options.threads }, lane));
     for (const end of ends) if (end.status === "rejected") throw end.reason;
   }
 
