@@ -1,6 +1,7 @@
 /** Memory of a model in int8 once it is loaded, and how long its files take to make and to check. */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import { openCheckpoint } from "@fluxline/gpu-node/adapters/checkpoint-folder.ts";
 import { prepareQuantised } from "@fluxline/gpu-node/adapters/quantisation/quantised-cache.ts";
 import { elementCount } from "@fluxline/gpu-node/core/tensor.ts";
@@ -70,6 +71,8 @@ export async function quantisedMaking(folder: string, cache: string): Promise<Me
     return (performance.now() - begun) / 1000;
   };
   const found: Measurement[] = [];
+  const delay = monitorEventLoopDelay({ resolution: 5 });
+  delay.enable();
   for (const threads of [1, 2]) {
     rmSync(quantisedFolder, { recursive: true, force: true });
     const note = `${(parameters / 1e6).toFixed(0)} million, stored as bfloat16, onto the disk`;
@@ -78,5 +81,9 @@ export async function quantisedMaking(folder: string, cache: string): Promise<Me
     const checked = bytes / 1e9 / (await took(threads));
     found.push({ name: `checking them, threads: ${threads}`, value: checked, unit: "GB/s", note });
   }
+  delay.disable();
+  const longest = delay.max / 1e6;
+  const note = "of the process that waits for the worker threads";
+  found.push({ name: "event loop meanwhile: longest", value: longest, unit: "ms", note });
   return found;
 }

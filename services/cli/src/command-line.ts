@@ -111,7 +111,8 @@ function providerOption(): Option {
 function runTypeOption(): Option {
   return new Option(
     "--run-type <TYPE>",
-    "numbers the model computes with; int8: weights of 8 bits, made once into a cache",
+    "numbers the model computes with; int8: most weights in 8 bits, made once and kept below " +
+      "FLUXLINE_CACHE or ~/.cache/fluxline",
   )
     .choices(runTypes)
     .default("float32");

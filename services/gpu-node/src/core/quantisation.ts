@@ -24,6 +24,13 @@ const LARGEST = 127;
 /** Below this a float32 has too few bits to be a scale: such a block is as good as zero. */
 const SCALE_MIN = 2 ** -126;
 
+/** Of a float32, all but its sign: in the order of the sizes, infinity and NaN last. */
+const SIZE_BITS = 0x7fffffff;
+const INFINITE_BITS = 0x7f800000;
+
+const scratchFloat = new Float32Array(1);
+const scratchBits = new Int32Array(scratchFloat.buffer);
+
 export function quantisationBlocks(inputs: number): number {
   return Math.ceil(inputs / QUANTISATION_BLOCK);
 }
@@ -62,12 +69,13 @@ export function quantiseRows(
   assert(Number.isInteger(rows), `${values.length} values are no whole rows of ${inputs}`);
   assert(codes.length === rows * blocks * QUANTISATION_BLOCK, `${codes.length} codes`);
   assert(scales.length === rows * blocks, `${scales.length} scales`);
+  const bits = new Int32Array(values.buffer, values.byteOffset, values.length);
   for (let row = 0, index = 0; row < rows; row++) {
     const rowEnd = (row + 1) * inputs;
     for (let block = 0; block < blocks; block++, index++) {
       const start = row * inputs + block * QUANTISATION_BLOCK;
       const end = Math.min(start + QUANTISATION_BLOCK, rowEnd);
-      const exact = Math.fround(largest(values, start, end) / LARGEST);
+      const exact = Math.fround(largest(bits, start, end) / LARGEST);
       if (!(exact < Infinity)) return start;
       const scale = exact < SCALE_MIN ? 0 : exact;
       scales[index] = scale;
@@ -77,15 +85,16 @@ export function quantiseRows(
   return -1;
 }
 
-/** NaN if a value is. */
-function largest(values: Float32Array, start: number, end: number): number {
-  let [most, sum] = [0, 0];
+/** The largest size of a value, infinite if one is no number. */
+function largest(bits: Int32Array, start: number, end: number): number {
+  let most = 0;
   for (let i = start; i < end; i++) {
-    const size = Math.abs(values[i]!);
-    sum += size;
+    const size = bits[i]! & SIZE_BITS;
     if (size > most) most = size;
   }
-  return Number.isNaN(sum) ? sum : most;
+  if (most >= INFINITE_BITS) return Infinity;
+  scratchBits[0] = most;
+  return scratchFloat[0]!;
 }
 
 /** Halves are rounded up: the largest code is 255, and 0 does not occur. */
