@@ -4,12 +4,12 @@ import {
   QUANTISED_DATA_START,
   QuantisedFileLayout,
   quantisedHeader,
-  readQuantisedDigest,
+  readQuantisedChecksum,
 } from "./quantised-file.ts";
 import { headerLength, LENGTH_PREFIX_BYTES, parseHeader } from "./safetensors.ts";
 
 const PLACE = { folder: "/cache/quantised", model: "c0ffee" };
-const DIGEST = "ab".repeat(32);
+const CHECKSUM = 0xabcdef01;
 
 const source = (name: string, shape: readonly number[]) => ({
   name,
@@ -47,7 +47,7 @@ test("a weight that is asked for twice lies there once", () => {
 test("its header is one of the safetensors format and says where everything is", () => {
   const { layout, narrow } = twoWeights();
   const file = layout.finish();
-  const header = quantisedHeader(file, DIGEST);
+  const header = quantisedHeader(file, CHECKSUM);
   expect(header).toHaveLength(QUANTISED_DATA_START);
   const length = headerLength(file.file, file.bytes, header.subarray(0, LENGTH_PREFIX_BYTES));
   expect(LENGTH_PREFIX_BYTES + length).toBe(QUANTISED_DATA_START);
@@ -60,17 +60,17 @@ test("its header is one of the safetensors format and says where everything is",
   expect(read.get("wide.weight.codes")).toMatchObject({ dtype: "U8", shape: [5, 2, 128] });
 });
 
-describe("a header's digest", () => {
+describe("a header's checksum", () => {
   const file = twoWeights().layout.finish();
   test("is read from the expected header", () => {
-    expect(readQuantisedDigest(file, quantisedHeader(file, DIGEST))).toBe(DIGEST);
+    expect(readQuantisedChecksum(file, quantisedHeader(file, CHECKSUM))).toBe(CHECKSUM);
   });
 
   test.each([
-    ["of another model", quantisedHeader({ ...file, model: "decade" }, DIGEST)],
-    ["of other weights", quantisedHeader({ ...file, tensors: file.tensors.slice(1) }, DIGEST)],
+    ["of another model", quantisedHeader({ ...file, model: "decade" }, CHECKSUM)],
+    ["of other weights", quantisedHeader({ ...file, tensors: file.tensors.slice(1) }, CHECKSUM)],
     ["of zeros", new Uint8Array(QUANTISED_DATA_START)],
   ])("is not believed in a header %s", (_, header) => {
-    expect(readQuantisedDigest(file, header)).toBeUndefined();
+    expect(readQuantisedChecksum(file, header)).toBeUndefined();
   });
 });

@@ -6,8 +6,9 @@
  *   0        8          16384                                             bytes
  *   | n: u64 | header   | codes of a | scales of a | codes of b | ...         |
  *
- * The header has a digest over all that follows it, filled in last. A file is sound when its header
- * is the expected one, its size is right and its digest agrees.
+ * The header has a checksum over all that follows it, filled in last. A file is sound when its header
+ * is the expected one, its size is right and its checksum agrees. It is there to find what a crash or
+ * a bad disk has done, at each start, so it is a quick one (CRC-32), no digest.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 import {
@@ -21,9 +22,6 @@ import { LENGTH_PREFIX_BYTES, type StoredTensor } from "./safetensors.ts";
 
 /** Where the data begins in every file: at the start of a page. */
 export const QUANTISED_DATA_START = 16_384;
-/** Hex digits of a sha256. */
-const DIGEST_LENGTH = 64;
-
 /** One linear layer's weight: what it is made from, and where it comes to lie. */
 export interface QuantisedTensor {
   /** [outputs, inputs] in float32, float16 or bfloat16. */
@@ -92,12 +90,16 @@ export class QuantisedFileLayout {
 /**
  * The first 16384 bytes of the file.
  *
- * @param digest sha256 in hex over all that follows
+ * @param checksum CRC-32 over all that follows
  */
-export function quantisedHeader({ model, tensors }: QuantisedFile, digest: string): Uint8Array {
-  assert(digest.length === DIGEST_LENGTH, `a digest of ${digest.length} hex digits`);
+export function quantisedHeader({ model, tensors }: QuantisedFile, checksum: number): Uint8Array {
   const entries: Record<string, unknown> = {
-    __metadata__: { format: "fluxline", scheme: QUANTISATION_SCHEME, model, digest },
+    __metadata__: {
+      format: "fluxline",
+      scheme: QUANTISATION_SCHEME,
+      model,
+      crc32: String(checksum),
+    },
   };
   for (const { source, outputs, inputs, codesOffset, scalesOffset } of tensors) {
     const shape = [outputs, quantisationBlocks(inputs)];
@@ -117,13 +119,13 @@ export function quantisedHeader({ model, tensors }: QuantisedFile, digest: strin
   return bytes;
 }
 
-/** The digest that a header names, or undefined if it is not this file's header. */
-export function readQuantisedDigest(file: QuantisedFile, header: Uint8Array): string | undefined {
+/** The checksum that a header names, or undefined if it is not this file's header. */
+export function readQuantisedChecksum(file: QuantisedFile, header: Uint8Array): number | undefined {
   const text = new TextDecoder().decode(header);
-  const digest = /"digest":"([0-9a-f]{64})"/.exec(text)?.[1];
-  if (digest === undefined) return undefined;
-  const expected = quantisedHeader(file, digest);
+  const checksum = /"crc32":"(\d{1,10})"/.exec(text)?.[1];
+  if (checksum === undefined) return undefined;
+  const expected = quantisedHeader(file, Number(checksum));
   const same =
     expected.length === header.length && expected.every((byte, at) => byte === header[at]);
-  return same ? digest : undefined;
+  return same ? Number(checksum) : undefined;
 }

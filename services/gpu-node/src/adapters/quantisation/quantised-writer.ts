@@ -3,7 +3,6 @@
  * worker threads; of a tensor only a slice is in memory at a time. A file appears whole or not at
  * all: it is written under another name, brought to the disk, and renamed.
  */
-import { createHash } from "node:crypto";
 import {
   closeSync,
   fstatSync,
@@ -16,6 +15,7 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname } from "node:path";
+import { crc32 } from "node:zlib";
 import { assert } from "@fluxline/kernel/assert.ts";
 import { checkpointError } from "../../core/checkpoint-error.ts";
 import { quantisationBlocks, QUANTISATION_BLOCK, quantiseRows } from "../../core/quantisation.ts";
@@ -24,7 +24,7 @@ import {
   type QuantisedFile,
   quantisedHeader,
   type QuantisedTensor,
-  readQuantisedDigest,
+  readQuantisedChecksum,
 } from "../../core/quantised-file.ts";
 import type { StoredTensor, StoredType } from "../../core/safetensors.ts";
 import { decodeFloats, FLOAT_BYTES } from "../../onnx/float-bits.ts";
@@ -42,7 +42,7 @@ const FLOATS: Partial<Record<StoredType, RunType>> = {
 
 export type Soundness = "sound" | "missing" | "damaged";
 
-/** Reads the whole file: its digest is over every byte. */
+/** Reads the whole file: its checksum is over every byte. */
 export function checkQuantisedFile(file: QuantisedFile): Soundness {
   let descriptor: number;
   try {
@@ -55,15 +55,15 @@ export function checkQuantisedFile(file: QuantisedFile): Soundness {
     if (fstatSync(descriptor).size !== file.bytes) return "damaged";
     const header = new Uint8Array(QUANTISED_DATA_START);
     if (!readWhole(descriptor, header, 0)) return "damaged";
-    const digest = readQuantisedDigest(file, header);
-    const hash = createHash("sha256");
+    const expected = readQuantisedChecksum(file, header);
+    let checksum = 0;
     const buffer = new Uint8Array(CHECK_BYTES);
     for (let at = QUANTISED_DATA_START; at < file.bytes; at += CHECK_BYTES) {
       const part = buffer.subarray(0, Math.min(CHECK_BYTES, file.bytes - at));
       if (!readWhole(descriptor, part, at)) return "damaged";
-      hash.update(part);
+      checksum = crc32(part, checksum);
     }
-    return hash.digest("hex") === digest ? "sound" : "damaged";
+    return checksum === expected ? "sound" : "damaged";
   } finally {
     closeSync(descriptor);
   }
@@ -80,14 +80,14 @@ export function writeQuantisedFile(file: QuantisedFile, draft: string): void {
   const descriptor = openSync(draft, "wx");
   try {
     try {
-      const hash = createHash("sha256");
+      let checksum = 0;
       for (const tensor of file.tensors) {
         writeTensor(tensor, (bytes, at) => {
-          hash.update(bytes);
+          checksum = crc32(bytes, checksum);
           writeWhole(descriptor, bytes, at);
         });
       }
-      writeWhole(descriptor, quantisedHeader(file, hash.digest("hex")), 0);
+      writeWhole(descriptor, quantisedHeader(file, checksum), 0);
       fsyncSync(descriptor);
     } finally {
       closeSync(descriptor);
