@@ -6,10 +6,9 @@
  *
  * Each part has a time budget: it says when it needed more, and is ended at twice as much.
  */
-import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { batcherDecision } from "./batcher-decision.ts";
 import { checkpointCost } from "./checkpoint-cost.ts";
 import { decodeTiles } from "./decode-tiles.ts";
@@ -18,10 +17,10 @@ import { eventLoopDelay } from "./event-loop.ts";
 import { goodputReal } from "./goodput/real.ts";
 import { goodputSimulated } from "./goodput/simulated.ts";
 import { loading } from "./loading.ts";
-import { type Measurement, measurementTable } from "./measurement.ts";
 import { stageOccupancy } from "./occupancy.ts";
 import { preemption } from "./preemption.ts";
 import { randomCheckpoint } from "./random-checkpoint.ts";
+import { type Part, runParts } from "./run-parts.ts";
 import { servingOverhead } from "./serving-overhead.ts";
 import { stepRatio } from "./step-ratio.ts";
 import { twoStages } from "./two-stages.ts";
@@ -47,11 +46,6 @@ const TINY = { folder: join(ROOT, "models/flux-tiny"), prompt: "a red circle on 
 const DEV_LIKE = join(ROOT, "test/golden/data/checkpoints/dev-like");
 
 const middle = (): string => randomCheckpoint(CACHE, MIDDLE);
-
-interface Part {
-  readonly budgetSeconds: number;
-  measure(): Promise<Measurement[]>;
-}
 
 const parts: Readonly<Record<string, Part>> = {
   step: {
@@ -106,40 +100,4 @@ const parts: Readonly<Record<string, Part>> = {
   decision: { budgetSeconds: 60, measure: () => Promise.resolve(batcherDecision()) },
 };
 
-async function measureWithin(name: string, { budgetSeconds, measure }: Part) {
-  console.error(`measuring: ${name}, within ${budgetSeconds} s`);
-  const begun = performance.now();
-  const { promise, reject } = Promise.withResolvers<never>();
-  const late = () => reject(new Error(`${name} took more than ${2 * budgetSeconds} s`));
-  const timer = setTimeout(late, 2_000 * budgetSeconds);
-  const measurements = await Promise.race([measure(), promise]).finally(() => clearTimeout(timer));
-  const seconds = (performance.now() - begun) / 1000;
-  const verdict = seconds > budgetSeconds ? "over its budget of" : "of";
-  console.error(`  took ${seconds.toFixed(0)} s ${verdict} ${budgetSeconds} s`);
-  return measurements;
-}
-
-// What a part has started is ended when this process exits, which a signal alone would not bring.
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(1));
-
-const { positionals } = parseArgs({ allowPositionals: true });
-const unknown = positionals.filter((name) => !Object.hasOwn(parts, name));
-if (unknown.length > 0) {
-  console.error(`no part ${unknown.join(", ")}; there are ${Object.keys(parts).join(", ")}`);
-  process.exit(2);
-}
-const measurements: Measurement[] = [];
-try {
-  for (const [name, part] of Object.entries(parts)) {
-    if (positionals.length > 0 && !positionals.includes(name)) continue;
-    measurements.push(...(await measureWithin(name, part)));
-  }
-} catch (thrown) {
-  console.error(thrown);
-  process.exit(1); // ends what the part had started, too
-}
-const file = join(ROOT, "out/bench-engine.json");
-mkdirSync(join(ROOT, "out"), { recursive: true });
-writeFileSync(file, `${JSON.stringify(measurements, undefined, 2)}\n`);
-console.log(measurementTable(measurements));
-console.log(`written to ${file}`);
+await runParts(parts, join(ROOT, "out/bench-engine.json"));

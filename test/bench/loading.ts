@@ -4,11 +4,11 @@
  * page cache, and after they were dropped from it.
  */
 import { execFileSync, spawnSync } from "node:child_process";
-import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+import { closeSync, openSync, readSync } from "node:fs";
 import type { ImageModel } from "@fluxline/gpu-node/core/image-model.ts";
 import { ImageBench } from "../support/image-bench.ts";
 import { median, type Measurement, rangeText } from "./measurement.ts";
-import { anonymousBytesOf } from "./process-memory.ts";
+import { anonymousBytesOf, childOf } from "./process-memory.ts";
 
 const SAMPLE_MS = 5;
 const TURNS = 3;
@@ -134,16 +134,4 @@ function dropFromCache(files: readonly string[]): void {
   for (const file of files) {
     execFileSync("dd", [`if=${file}`, "iflag=nocache", "count=0", "status=none"]);
   }
-}
-
-function childOf(pid: number): number {
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ");
-  const runner = children.find((child) => {
-    try {
-      return readFileSync(`/proc/${child}/comm`, "utf8").startsWith("fluxline");
-    } catch {
-      return false;
-    }
-  });
-  return Number(runner ?? 0);
 }

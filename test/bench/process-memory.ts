@@ -9,3 +9,16 @@ export function anonymousBytesOf(pid: number): number {
     return 0; // it has just ended
   }
 }
+
+/** The first child that calls itself one of ours, or 0. */
+export function childOf(pid: number): number {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ");
+  const runner = children.find((child) => {
+    try {
+      return readFileSync(`/proc/${child}/comm`, "utf8").startsWith("fluxline");
+    } catch {
+      return false;
+    }
+  });
+  return Number(runner ?? 0);
+}

@@ -15,16 +15,24 @@ import { expect, test } from "vitest";
 import { manifest } from "../golden/golden-data.ts";
 import { goldenCheckpoint } from "../golden/network-run.ts";
 
-/** What the graphs were at this version. */
+/** What the graphs were at this version; `int8`: with quantised blocks. */
 const KNOWN = {
   version: 2,
   digest: "3e599b8be3d5fb7c",
+  int8: "694add65175c8494",
 };
 
-type Builder = (part: Component, runType: RunType, recipe: Recipe) => OnnxGraph;
+type Builder = (part: Component, runType: RunType, recipe: Recipe, int8?: Place) => OnnxGraph;
+/** Where the graphs of int8 point, and no file needs to be. */
+interface Place {
+  readonly folder: string;
+  readonly model: string;
+}
+const PLACE: Place = { folder: "/quantised", model: "any" };
 
 const BUILDERS: Readonly<Record<string, Builder>> = {
-  transformer: (part, runType, recipe) => fluxTransformerGraph(part, runType, undefined, recipe),
+  transformer: (part, runType, recipe, int8) =>
+    fluxTransformerGraph(part, runType, undefined, recipe, int8),
   text_encoder: clipTextGraph,
   text_encoder_2: t5EncoderGraph,
   vae: vaeDecoderGraph,
@@ -40,7 +48,7 @@ function described({ nodes, initializers, inputs, outputs }: OnnxGraph): string 
 }
 
 test("a graph that is built otherwise has another version", async () => {
-  const hash = createHash("sha256");
+  const [hash, int8] = [createHash("sha256"), createHash("sha256")];
   for (const { name } of manifest.checkpoints) {
     const checkpoint = await goldenCheckpoint(name);
     for (const [part, build] of Object.entries(BUILDERS)) {
@@ -48,11 +56,14 @@ test("a graph that is built otherwise has another version", async () => {
         for (const recipe of ["fused", "portable"] as const) {
           const graph = build(component(checkpoint, part), runType, recipe);
           hash.update(described(graph));
+          const quantised = build(component(checkpoint, part), runType, recipe, PLACE);
+          if (runType !== "bfloat16") int8.update(described(quantised));
         }
       }
     }
   }
-  const found = { version: GRAPH_VERSION, digest: hash.digest("hex").slice(0, 16) };
+  const [digest, digest8] = [hash, int8].map((one) => one.digest("hex").slice(0, 16));
+  const found = { version: GRAPH_VERSION, digest, int8: digest8 };
   const wayOut =
     "the graphs have changed: unless every bit of their outputs is the same, raise GRAPH_VERSION in " +
     "services/gpu-node/src/core/numerics-class.ts; then enter here what was found";

@@ -1,9 +1,12 @@
 /** `fluxline generate` without a server: what a user sees, and that nothing is left behind. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { type RunningCommand, smallModel, startFluxline } from "../support/command.ts";
+import { repository, type RunningCommand, smallModel, startFluxline } from "../support/command.ts";
+import { noiseRatio } from "../support/noise-ratio.ts";
+
+const shippedModel = `${repository}models/flux-tiny`;
 
 let folder = "";
 let scratch = "";
@@ -19,9 +22,11 @@ afterEach(() => {
   rmSync(scratch, { recursive: true, force: true });
 });
 
-function generate(...args: string[]): RunningCommand {
+const generate = (...args: string[]): RunningCommand => generateWith({}, ...args);
+
+function generateWith(settings: Readonly<Record<string, string>>, ...args: string[]) {
   const argv = ["generate", "a large red circle", "--model", smallModel, ...args];
-  const command = startFluxline(argv, { cwd: folder, env: { TMPDIR: scratch } });
+  const command = startFluxline(argv, { cwd: folder, env: { TMPDIR: scratch, ...settings } });
   started.push(command);
   return command;
 }
@@ -104,6 +109,33 @@ test("previews are written beside the picture while it is drawn, and change noth
   }
   const picture = (name: string) => readFileSync(join(folder, name));
   expect(picture("a.png")).toEqual(picture("plain.png"));
+});
+
+test("with weights in int8 it is nearly the same picture, and their files are made once", async () => {
+  const cache = join(folder, "cache");
+  const draw = async (name: string, type: string): Promise<Uint8Array> => {
+    const args = ["--model", shippedModel, "--seed", "7", "--output", name, "--run-type", type];
+    const { code, stderr } = await generateWith({ FLUXLINE_CACHE: cache }, ...args).ended;
+    expect(code, stderr).toBe(0);
+    const { default: sharp } = await import("sharp");
+    return sharp(join(folder, name)).raw().toBuffer();
+  };
+  const made = (): string[] => {
+    const names = readdirSync(cache, { recursive: true, encoding: "utf8" });
+    const files = names.filter((name) => name.endsWith(".safetensors"));
+    return files.map((name) => `${name} ${statSync(join(cache, name)).mtimeMs}`).toSorted();
+  };
+  const exact = await draw("exact.png", "float32");
+  expect(existsSync(cache)).toBe(false);
+  const first = await draw("first.png", "int8");
+  const files = made();
+  // Two layers of T5, two double blocks and four single ones.
+  expect(files).toHaveLength(8);
+  const second = await draw("second.png", "int8");
+  expect(made()).toEqual(files);
+  expect(second).toEqual(first);
+  expect(first).not.toEqual(exact);
+  expect(noiseRatio(first, exact)).toBeGreaterThan(40);
 });
 
 describe("what cannot work", () => {

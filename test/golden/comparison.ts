@@ -24,6 +24,16 @@ export function relativeError(actual: ArrayLike<number>, golden: ArrayLike<numbe
   return largest === 0 ? error : error / largest;
 }
 
+/** Root of the summed squares of the difference over that of the golden; NaN when any value is. */
+export function rmsError(actual: ArrayLike<number>, golden: ArrayLike<number>): number {
+  let [error, size] = [0, 0];
+  for (let i = 0; i < golden.length; i++) {
+    error += (actual[i]! - golden[i]!) ** 2;
+    size += golden[i]! ** 2;
+  }
+  return Math.sqrt(error / size);
+}
+
 export function tensorError(actual: Tensor, golden: GoldenTensor): number {
   expect(actual.type).toBe("float32");
   expect(actual.dims).toEqual(golden.dims);

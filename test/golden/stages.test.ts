@@ -3,8 +3,12 @@
  * anywhere predicts what the whole one predicts, and a row predicts the same alone and among
  * others. Rows differ in everything that requests may differ in: latents, text, timestep, guidance.
  */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { openCheckpoint } from "@fluxline/gpu-node/adapters/checkpoint-folder.ts";
 import { openSession, type OnnxSession } from "@fluxline/gpu-node/adapters/onnx-session.ts";
+import { prepareQuantised } from "@fluxline/gpu-node/adapters/quantisation/quantised-cache.ts";
 import { component } from "@fluxline/gpu-node/core/checkpoint.ts";
 import type { Graph } from "@fluxline/gpu-node/core/image-model.ts";
 import {
@@ -53,21 +57,39 @@ interface Stage {
   readonly session: OnnxSession;
 }
 
-describe.each(manifest.checkpoints)("the denoiser of $name", ({ name }) => {
+const folder = mkdtempSync(join(tmpdir(), "fluxline-stages-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const precisions = manifest.checkpoints.flatMap(({ name }) =>
+  (["float32", "int8"] as const).map((precision) => ({ name, precision })),
+);
+
+describe.each(precisions)("the denoiser of $name in $precision", ({ name, precision }) => {
   const opened: OnnxSession[] = [];
   let config: FluxTransformerConfig;
   let stage: (blocks: BlockRange, threads?: number) => Promise<Stage>;
   let whole: Stage;
 
   beforeAll(async () => {
-    const part = component(await openCheckpoint(checkpointFolder(name)), "transformer");
+    const checkpoint = await openCheckpoint(checkpointFolder(name));
+    const part = component(checkpoint, "transformer");
+    const quantised = precision === "int8" ? { folder, model: checkpoint.digest } : undefined;
     config = readFluxTransformerConfig(part);
     stage = async (blocks, threads = 1) => {
-      const graph = toGraph(fluxTransformerGraph(part, "float32", blocks));
+      const graph = toGraph(fluxTransformerGraph(part, "float32", blocks, "fused", quantised));
       const session = await openSession(graph, { provider: "cpu", threads });
       opened.push(session);
       return { graph, session };
     };
+    // The files of all blocks serve every cut.
+    const { quantised: files } = fluxTransformerGraph(
+      part,
+      "float32",
+      undefined,
+      "fused",
+      quantised,
+    );
+    await prepareQuantised(files, { threads: 1, log: () => undefined });
     whole = await stage(allBlocks(config));
   });
 

@@ -3,6 +3,9 @@
  * a pipeline do to its bits. Equal bits are not promised here but measured and said; what is held
  * is that nothing is further off than the type's rounding. docs/determinism.md says what follows.
  */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { openSession, type OnnxSession } from "@fluxline/gpu-node/adapters/onnx-session.ts";
 import { component, type Component } from "@fluxline/gpu-node/core/checkpoint.ts";
 import type { NamedTensors, Tensor } from "@fluxline/gpu-node/core/tensor.ts";
@@ -13,15 +16,18 @@ import { t5EncoderGraph } from "@fluxline/gpu-node/models/t5-encoder.ts";
 import { vaeDecoderGraph } from "@fluxline/gpu-node/models/vae.ts";
 import { float16Value } from "@fluxline/gpu-node/onnx/float-bits.ts";
 import type { OnnxGraph, RunType } from "@fluxline/gpu-node/onnx/graph.ts";
-import { afterEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { batchOf, withTextLength } from "../determinism/row-batch.ts";
-import { relativeError } from "../golden/comparison.ts";
-import { manifest } from "../golden/golden-data.ts";
+import { relativeError, rmsError } from "../golden/comparison.ts";
+import { manifest, tensor } from "../golden/golden-data.ts";
 import { goldenCheckpoint, networkInputs } from "../golden/network-run.ts";
+import { QUANTISED_NETWORKS, quantisedGraph } from "../golden/quantised-run.ts";
 import { describeOnGpu, gpuProvider } from "./provider.ts";
 
 /** float32 products may be rounded to TF32, which has float16's ten bits; so has the type itself. */
 const TOLERANCE = 0.01;
+/** As in test/golden/quantised.test.ts. */
+const INT8_TOLERANCE = 0.05;
 const BATCHES = [1, 2, 3, 4, 5, 6, 7, 8];
 const RUN_TYPES: readonly RunType[] = ["float32", "float16"];
 
@@ -33,6 +39,9 @@ const BUILDERS: Readonly<Record<string, (part: Component, runType: RunType) => O
 };
 
 const provider = await gpuProvider(process.env["FLUXLINE_GPU_PROVIDER"]);
+
+const folder = mkdtempSync(join(tmpdir(), "fluxline-gpu-"));
+afterAll(() => rmSync(folder, { recursive: true }));
 
 const opened: OnnxSession[] = [];
 afterEach(async () => {
@@ -86,6 +95,23 @@ describeOnGpu(provider, () => {
         }
       },
     );
+  });
+
+  // TensorRT has no operator for such weights, and the service refuses it.
+  describe.skipIf(provider.name === "tensorrt")("with weights in int8", () => {
+    const cases = QUANTISED_NETWORKS.flatMap((network) =>
+      manifest.checkpoints.map(({ name: checkpoint }) => ({ network, checkpoint })),
+    );
+    test.for(cases)("$network of $checkpoint", async ({ network, checkpoint }) => {
+      const way = { runType: "float16", recipe: "fused" } as const;
+      const { part, graph } = await quantisedGraph(checkpoint, network, folder, way);
+      const known = golden(network, checkpoint);
+      const actual = await (await open(graph)).run(networkInputs(known, part));
+      for (const [name, value] of Object.entries(actual)) {
+        const { data } = tensor(known.file, known.outputs[name]!.tensor);
+        expect(rmsError(values(value), data), name).toBeLessThan(INT8_TOLERANCE);
+      }
+    });
   });
 
   describe("the denoiser of flux-tiny's size", () => {

@@ -15,6 +15,7 @@ import type { ImagePreview } from "@fluxline/gpu-node/adapters/preview-maker.ts"
 import type { GroupDevices } from "@fluxline/gpu-node/adapters/group-devices.ts";
 import { layOutDevices } from "@fluxline/gpu-node/adapters/group-devices-layout.ts";
 import type { RunnerArguments } from "@fluxline/gpu-node/adapters/runner/arguments.ts";
+import { prepareQuantised } from "@fluxline/gpu-node/adapters/quantisation/quantised-cache.ts";
 import { DeviceRunner } from "@fluxline/gpu-node/adapters/runner/device-runner.ts";
 import type { DevicesState, DriverLimits, ReleaseReason } from "@fluxline/gpu-node/core/driver.ts";
 import {
@@ -60,6 +61,10 @@ export interface BenchOptions {
   readonly decodeTile?: number;
   /** Ranks 1 and on as real processes, started with the same stages, cuts and places. */
   readonly processes?: StageProcesses;
+  /** Int8 weights in blocks, in files in that folder; default: float32 everywhere. */
+  readonly quantisedFolder?: string;
+  /** Told of what is done to have them. */
+  readonly onQuantised?: (message: string, facts: Readonly<Record<string, unknown>>) => void;
   readonly onDevices?: (state: DevicesState) => void;
   /** Of the runners, besides this process's own. */
   readonly environment?: Readonly<Record<string, string>>;
@@ -162,7 +167,7 @@ export class ImageBench {
   static async open(folder: string, options: BenchOptions = {}): Promise<ImageBench> {
     const checkpoint = await openCheckpoint(folder);
     const layout = modelLayout(checkpoint);
-    const { stages = 1, cuts, place = {}, sequential, decodeTile } = options;
+    const { stages = 1, cuts, place = {}, sequential, decodeTile, quantisedFolder } = options;
     const plan = planStages(layout, {
       stages,
       cuts,
@@ -170,7 +175,12 @@ export class ImageBench {
       sequential: new Set(sequential),
       decodeTile,
     });
-    const model = describeModel(checkpoint, { runType: "float32", stages: plan.stages });
+    const computation = { runType: "float32", quantisedFolder } as const;
+    const model = describeModel(checkpoint, { ...computation, stages: plan.stages });
+    await prepareQuantised(
+      [...model.graphs.values()].flatMap(({ quantised }) => quantised),
+      { threads: 2, log: options.onQuantised ?? (() => undefined) },
+    );
     const links = await options.processes?.connect({
       onState: (state) => {
         options.onDevices?.(state);

@@ -24,6 +24,8 @@ export interface ProcessesOptions {
   readonly driver?: readonly string[];
   /** Over TCP on free ports of this machine; default: unix sockets. */
   readonly tcp?: boolean | undefined;
+  /** Settings beside those of this process. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 export class StageProcesses {
@@ -48,10 +50,10 @@ export class StageProcesses {
 
   /** Starts the process of a rank, as its supervisor would after it died. */
   async startRank(rank: number): Promise<GroupProcess> {
-    const { stages, options = [], tcp = false } = this.#options;
+    const { stages, options = [], tcp = false, environment = {} } = this.#options;
     const listen = tcp ? "tcp://127.0.0.1:0" : `unix:${join(this.#folder, `${rank}.sock`)}`;
     const place = ["--rank", String(rank), "--stages", String(stages), "--listen", listen];
-    const started = await startStageProcess(this.#model, [...place, ...options]);
+    const started = await startStageProcess(this.#model, [...place, ...options], environment);
     this.processes[rank] = started;
     return started;
   }
@@ -68,7 +70,7 @@ export class StageProcesses {
     const addresses = this.processes.slice(1).map((one) => one!.ready["address"]);
     const place = ["--stages", String(stages), "--stage-addresses", addresses.join(",")];
     const parsed = parseGroupOptions(["--model", this.#model, ...place, ...driver], 1);
-    const facts = rankFacts(await openCheckpoint(this.#model), parsed);
+    const facts = rankFacts(await openCheckpoint(this.#model), parsed, process.env);
     this.#links = new StageLinks({
       identity: facts.identity(0, randomUUID()),
       limits: linkLimits(),

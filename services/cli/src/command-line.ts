@@ -97,7 +97,7 @@ function threadsOption(what = "processor threads for the model (default: all)"):
 }
 
 const providers = ["cpu", "cuda", "tensorrt", "webgpu", "simulated"];
-const runTypes = ["float32", "float16", "bfloat16"];
+const runTypes = ["float32", "float16", "bfloat16", "int8"];
 
 function providerOption(): Option {
   return new Option(
@@ -109,7 +109,11 @@ function providerOption(): Option {
 }
 
 function runTypeOption(): Option {
-  return new Option("--run-type <TYPE>", "numbers the model computes with")
+  return new Option(
+    "--run-type <TYPE>",
+    "numbers the model computes with; int8: most weights in 8 bits, made once and kept below " +
+      "FLUXLINE_CACHE or ~/.cache/fluxline",
+  )
     .choices(runTypes)
     .default("float32");
 }

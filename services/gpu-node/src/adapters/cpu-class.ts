@@ -10,9 +10,10 @@ export function readCpuInstructions(): string {
   return cpuInstructions(readFileSync("/proc/cpuinfo", "utf8"));
 }
 
-/** The device class of the CPU provider on this machine. */
-export function readCpuDeviceClass(): string {
-  return cpuDeviceClass(readFileSync("/proc/cpuinfo", "utf8"), secondLevelCache(), hostname());
+/** The device class of the CPU provider on this machine, for graphs of that run type. */
+export function readCpuDeviceClass(runType: string): string {
+  const cpuinfo = readFileSync("/proc/cpuinfo", "utf8");
+  return cpuDeviceClass(cpuinfo, secondLevelCache(), hostname(), runType);
 }
 
 /** Undefined where Linux does not show its caches, as in some sandboxes. */

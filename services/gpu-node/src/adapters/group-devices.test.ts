@@ -17,6 +17,7 @@ function graph(name: string, inputs: string[], outputs: string[]): Graph {
     outputs: outputs.map(spec),
     weightBytes: 0,
     weights: [],
+    quantised: [],
   };
 }
 

@@ -53,6 +53,27 @@ test("sequential parts and tiles are read alike for every rank, and are none unl
   expect(plain).toMatchObject({ sequential: new Set(), decodeTile: 0 });
 });
 
+describe("the run type", () => {
+  const runType = (...argv: string[]) => parseGroupOptions([...MODEL, ...argv], 2).runType;
+
+  test("is float32, unless another is named", () => {
+    expect(runType()).toBe("float32");
+    for (const type of ["float16", "bfloat16", "int8"]) {
+      expect(runType("--run-type", type)).toBe(type);
+    }
+  });
+
+  test("int8 is refused where there is no operator for it, and so is an unknown one", () => {
+    const tensorrt = ["--run-type", "int8", "--provider", "tensorrt"];
+    expect(refusal(() => runType(...tensorrt))).toEqual([
+      "--run-type is int8, which provider tensorrt lacks; use provider cuda",
+    ]);
+    expect(refusal(() => runType("--run-type", "int4"))).toEqual([
+      "--run-type is int4; use float32, float16, bfloat16, int8",
+    ]);
+  });
+});
+
 test("cuts, places and links are read alike for every rank", () => {
   const shared = ["--cuts", "3", "--place", "clip=0,t5=1,vae=cpu", "--link-certificate", "/c.pem"];
   shared.push("--link-key", "/k.pem", "--link-authority", "/a.pem", "--link-peer-names", "a,b");

@@ -10,6 +10,7 @@ import type { FileRange, Graph } from "../core/image-model.ts";
 import { openCheckpoint } from "./checkpoint-folder.ts";
 import type { OnProgress } from "./hub/fetch-tally.ts";
 import type { Environment } from "./hub/hub-settings.ts";
+import { prepareQuantised } from "./quantisation/quantised-cache.ts";
 
 /** So that a long download shows in a log without flooding it. */
 const LOG_MS = 10_000;
@@ -58,20 +59,34 @@ export function isFolder(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
-/** What a rank does before it loads its graphs; a simulated one loads none. */
-export async function ensureGraphs(
+export interface PreparationOptions {
+  readonly provider: string;
+  /** For quantising. */
+  readonly threads: number;
+  readonly log: (message: string, facts: Readonly<Record<string, unknown>>) => void;
+}
+
+/**
+ * What a rank does before it loads its graphs: fetches the weights that they map, and makes the
+ * quantised ones. A simulated rank loads none.
+ */
+export async function prepareGraphs(
   source: ModelSource,
-  provider: string,
   graphs: readonly Graph[],
-  log: (message: string, facts: Readonly<Record<string, unknown>>) => void,
+  { provider, threads, log }: PreparationOptions,
 ): Promise<void> {
   if (provider === "simulated") return;
   let toldMs = performance.now();
-  const ranges = graphs.flatMap(({ weights }) => weights);
-  await source.ensure(ranges, ({ doneBytes, totalBytes }) => {
-    const nowMs = performance.now();
-    if (nowMs - toldMs < LOG_MS) return;
-    toldMs = nowMs;
-    log("fetching weights", { doneBytes, totalBytes });
-  });
+  const fetchSources = (ranges: readonly FileRange[]): Promise<void> =>
+    source.ensure(ranges, ({ doneBytes, totalBytes }) => {
+      const nowMs = performance.now();
+      if (nowMs - toldMs < LOG_MS) return;
+      toldMs = nowMs;
+      log("fetching weights", { doneBytes, totalBytes });
+    });
+  await fetchSources(graphs.flatMap(({ weights }) => weights));
+  await prepareQuantised(
+    graphs.flatMap(({ quantised }) => quantised),
+    { threads, log, fetchSources },
+  );
 }

@@ -32,7 +32,7 @@ import {
   simulatedStageCosts,
 } from "./group-devices-layout.ts";
 import type { GroupOptions } from "./group-options.ts";
-import { ensureGraphs, type ModelSource, openModel } from "./model-source.ts";
+import { type ModelSource, openModel, prepareGraphs } from "./model-source.ts";
 import { PlacementDesk } from "./placement-desk.ts";
 import { ReportSender } from "./report-sender.ts";
 import { DeviceRunner } from "./runner/device-runner.ts";
@@ -85,15 +85,15 @@ export class ReplicaGroup {
   async start(): Promise<{ model: ImageModel; numericsClass: string }> {
     const connecting = this.#connect();
     connecting.catch(() => undefined); // awaited below; the model's error may come first
-    const { model: reference, runType } = this.#options;
+    const { model: reference, provider, threads } = this.#options;
     const log = (message: string, facts: object): void => this.#log.info(facts, message);
     const source = await openModel(reference, this.#environment, { log });
     const { checkpoint } = source;
-    const facts = rankFacts(checkpoint, this.#options);
-    const { layout, plan, recipe, numericsClass } = facts;
+    const facts = rankFacts(checkpoint, this.#options, this.#environment);
+    const { layout, plan, recipe, computation, numericsClass } = facts;
     const { stages } = plan;
-    const model = describeModel(checkpoint, { runType, recipe, stages });
-    await ensureGraphs(source, this.#options.provider, rankGraphs(model, facts), log);
+    const model = describeModel(checkpoint, { ...computation, recipe, stages });
+    await prepareGraphs(source, rankGraphs(model, facts), { provider, threads, log });
     const devices = this.#devices(model, facts, source);
     this.#lifecycle.add({ name: "devices", drain: () => devices.stop() });
     const loading = devices.start();

@@ -16,21 +16,31 @@ import {
 } from "../core/stage-plan.ts";
 import { modelLayout } from "../models/families.ts";
 import type { Recipe } from "../models/network.ts";
+import { computation, type Computation } from "../models/precision.ts";
+import { quantisedFolder } from "./cache-folder.ts";
 import { readCpuDeviceClass } from "./cpu-class.ts";
 import type { LinkIdentity } from "./stage-link/link-identity.ts";
 import type { RankOptions } from "./stage-options.ts";
+
+type Environment = Readonly<Record<string, string | undefined>>;
 
 export interface RankFacts {
   readonly layout: ModelLayout;
   readonly plan: StagePlan;
   readonly recipe: Recipe;
+  /** What this rank's graphs compute in. */
+  readonly computation: Computation;
   readonly numericsClass: string;
   /** Of the rank of this process, in this start of it. */
   identity(rank: number, incarnation: string): LinkIdentity;
 }
 
 /** @throws AppError INVALID_PLAN naming every option that does not fit the model */
-export function rankFacts(checkpoint: Checkpoint, options: RankOptions): RankFacts {
+export function rankFacts(
+  checkpoint: Checkpoint,
+  options: RankOptions,
+  environment: Environment,
+): RankFacts {
   const { provider, runType, pool, group, stages, cuts, places } = options;
   const { sequential, decodeTile } = options;
   // WebGPU's fused attention gives wrong numbers from about 32 tokens on.
@@ -51,6 +61,7 @@ export function rankFacts(checkpoint: Checkpoint, options: RankOptions): RankFac
     layout,
     plan,
     recipe,
+    computation: computation(runType, provider, quantisedFolder(environment)),
     numericsClass: numerics,
     identity: (rank, incarnation) => ({
       role: rank === 0 ? "driver" : "stage",
@@ -72,18 +83,18 @@ export function rankFacts(checkpoint: Checkpoint, options: RankOptions): RankFac
  * leaves to a CPU counts too, because that changes numbers; which rank it is placed on does not.
  */
 function deviceFacts(
-  { provider, deviceClass = hostname() }: RankOptions,
+  { provider, runType, deviceClass = hostname() }: RankOptions,
   layout: ModelLayout,
   plan: StagePlan,
 ): { provider: string; deviceClass: string } {
   if (provider === "cpu" || provider === "simulated") {
-    return { provider, deviceClass: readCpuDeviceClass() };
+    return { provider, deviceClass: readCpuDeviceClass(runType) };
   }
   const onCpu = componentsAt(layout, plan, "cpu").map(({ name }) => name);
   if (onCpu.length === 0) return { provider, deviceClass };
   return {
     provider: `${provider},cpu:${onCpu.join("+")}`,
-    deviceClass: `${deviceClass},${readCpuDeviceClass()}`,
+    deviceClass: `${deviceClass},${readCpuDeviceClass(runType)}`,
   };
 }
 

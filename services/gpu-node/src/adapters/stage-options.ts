@@ -6,7 +6,7 @@ import { parseArgs, type ParseArgsOptionsConfig } from "node:util";
 import { AppError, type FieldViolation, invalidArgument } from "@fluxline/kernel/error.ts";
 import { isToken } from "@fluxline/platform/bus/topology.ts";
 import type { Place } from "../core/stage-plan.ts";
-import type { RunType } from "../onnx/graph.ts";
+import { type Precision, PRECISIONS } from "../models/precision.ts";
 import { type Provider, PROVIDERS } from "./runner/arguments.ts";
 import { type LinkAddress, parseLinkAddress } from "./stage-link/link-address.ts";
 import type { LinkSecurity } from "./stage-link/link-security.ts";
@@ -17,7 +17,8 @@ export interface RankOptions {
   readonly model: string;
   readonly provider: Provider;
   readonly threads: number;
-  readonly runType: RunType;
+  /** The type to compute in, or int8. */
+  readonly runType: Precision;
   /** Name of the GPU's kind, for the numerics class; undefined: this very machine is the kind. */
   readonly deviceClass: string | undefined;
   readonly stages: number;
@@ -39,7 +40,6 @@ export interface StageOptions extends RankOptions {
   readonly listen: LinkAddress;
 }
 
-const RUN_TYPES: readonly RunType[] = ["float32", "float16", "bfloat16"];
 const THREADS_MAX = 1024;
 const STAGES_MAX = 64;
 /** Smaller ones would be mostly overlap. */
@@ -172,7 +172,7 @@ export function readRankOptions(reader: OptionReader, cores: number): RankOption
     provider,
     deviceClass: readDeviceClass(reader, provider),
     threads: reader.whole("threads", { max: THREADS_MAX, fallback: cores }),
-    runType: reader.oneOf("run-type", RUN_TYPES, "float32"),
+    runType: readRunType(reader, provider),
     stages: reader.whole("stages", { max: STAGES_MAX }),
     cuts: readCuts(reader),
     places: readPlaces(reader),
@@ -195,6 +195,15 @@ export function parseStageOptions(argv: readonly string[], cores: number): Stage
   const listen = where === "" ? undefined : reader.address("listen", where);
   reader.finish();
   return { ...shared, rank, listen: listen! };
+}
+
+/** TensorRT has no operator for weights of 8 bits and would leave every one of them to the CPU. */
+function readRunType(reader: OptionReader, provider: Provider): Precision {
+  const precision = reader.oneOf("run-type", PRECISIONS, "float32");
+  if (precision === "int8" && provider === "tensorrt") {
+    reader.wrong("run-type", "is int8, which provider tensorrt lacks; use provider cuda");
+  }
+  return precision;
 }
 
 /** Without a name a GPU is taken for like itself only, and a group may not span two machines. */

@@ -11,7 +11,7 @@ import type { Graph } from "../core/image-model.ts";
 import { componentsAt, sequentialGraphs } from "../core/stage-plan.ts";
 import { modelGraphs } from "../models/families.ts";
 import { runnerDevice, simulatedStageCosts } from "./group-devices-layout.ts";
-import { ensureGraphs, openModel } from "./model-source.ts";
+import { openModel, prepareGraphs } from "./model-source.ts";
 import { DeviceRunner } from "./runner/device-runner.ts";
 import { rankFacts } from "./stage-facts.ts";
 import { linkAddressText } from "./stage-link/link-address.ts";
@@ -38,15 +38,15 @@ export class StageProcess {
 
   /** Resolves when it listens and its graphs are loaded. */
   async start(): Promise<{ address: string; numericsClass: string; graphs: readonly string[] }> {
-    const { model, rank, runType, listen, security, provider } = this.#options;
+    const { model, rank, listen, security, provider, threads } = this.#options;
     const log = (message: string, facts: object): void => this.#log.info(facts, message);
     const source = await openModel(model, this.#environment, { log });
     const { checkpoint } = source;
-    const facts = rankFacts(checkpoint, this.#options);
-    const { layout, plan, recipe } = facts;
+    const facts = rankFacts(checkpoint, this.#options, this.#environment);
+    const { layout, plan, recipe, computation } = facts;
     const graphs = modelGraphs(
       checkpoint,
-      { runType, recipe },
+      { ...computation, recipe },
       {
         stage: plan.stages[rank],
         components: componentsAt(layout, plan, rank).map(({ name }) => name),
@@ -69,7 +69,7 @@ export class StageProcess {
     const address = linkAddressText(await server.listen());
     this.#lifecycle.add({ name: "link", drain: () => server.close() });
     this.#lifecycle.add({ name: "group", drain: () => server.drain() });
-    await ensureGraphs(source, provider, graphs, log);
+    await prepareGraphs(source, graphs, { provider, threads, log });
     await runner.start();
     server.announce();
     const { numericsClass } = facts;

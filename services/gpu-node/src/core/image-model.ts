@@ -12,6 +12,7 @@
  *     end                  plan.decodeInputs(latents) -> decoder graph -> plan.pixels(output)
  */
 import type { Advisory, ImageRequest, ModelProfile } from "@fluxline/kernel/image-request.ts";
+import type { QuantisedFile } from "./quantised-file.ts";
 import type { NamedTensors, Tensor, TensorType } from "./tensor.ts";
 
 /**
@@ -35,8 +36,13 @@ export interface GraphDefinition {
 }
 
 export interface Graph extends GraphDefinition {
-  /** Where its weights lie: all that must be there before it is loaded. */
+  /** Where its weights lie in the checkpoint, those below aside: there before it is loaded. */
   readonly weights: readonly FileRange[];
+  /**
+   * Files that must be there too, and are made of the checkpoint: `source` of each of their tensors
+   * is needed only to make the file.
+   */
+  readonly quantised: readonly QuantisedFile[];
 }
 
 export interface FileRange {

@@ -35,7 +35,9 @@ test("tiles of the decoder, and their size, make another class", () => {
 test.each([
   ["float32 on the CPU", {}, ""],
   ["a simulated device", { provider: "simulated", runType: "float16" }, ""],
+  ["int8 on the CPU", { runType: "int8" }, ""],
   ["float16 on the CPU", { runType: "float16" }, " cuts=3"],
+  ["int8 on a GPU", { provider: "cuda", runType: "int8" }, " cuts=3"],
   ["a GPU", { provider: "cuda" }, " cuts=3"],
   ["a GPU that is not cut", { provider: "cuda", cuts: [] }, " cuts=none"],
 ])("the cuts of %s", (_, change, end) => {
@@ -56,6 +58,14 @@ describe("the class of a CPU", () => {
 
   test("of which nothing can be read is generic", () => {
     expect(cpuInstructions("")).toBe("generic");
+  });
+
+  test.each([
+    ["avx512f avx512_vnni", "avx512f+avx512_vnni+l2:1024K"],
+    ["avx2 avx_vnni", "avx2+avx_vnni+l2:1024K"],
+    ["avx512f", "avx512f+no_vnni+l2:1024K"],
+  ])("names for int8 what multiplies bytes: %s", (flags, expected) => {
+    expect(cpuDeviceClass(cpuinfo(flags), "1024K\n", "node-7", "int8")).toBe(expected);
   });
 
   test("names the second-level cache, or else this machine", () => {

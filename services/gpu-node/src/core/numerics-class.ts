@@ -10,7 +10,7 @@ export const GRAPH_VERSION = 2;
 
 export interface NumericsFacts {
   readonly modelDigest: string;
-  /** float32, float16, bfloat16; with the quantisation if there is one. */
+  /** float32, float16, bfloat16, or int8, which the provider tells what else it computes in. */
   readonly runType: string;
   readonly provider: string;
   readonly runtimeVersion: string;
@@ -24,12 +24,15 @@ export interface NumericsFacts {
   readonly decodeTile: number;
 }
 
+const CUT_ANYWHERE: ReadonlySet<string> = new Set(["float32", "int8"]);
+
 /**
  * Where stages were shown to change no bit. On the CPU float16 is computed in float32 and rounded
- * only where a tensor leaves a graph, that is at the cuts; GPUs have not been measured.
+ * only where a tensor leaves a graph, that is at the cuts, and int8 computes in float32 around its
+ * linear layers; GPUs have not been measured.
  */
 function cutsAreProven({ provider, runType }: NumericsFacts): boolean {
-  return provider === "simulated" || (provider === "cpu" && runType === "float32");
+  return provider === "simulated" || (provider === "cpu" && CUT_ANYWHERE.has(runType));
 }
 
 /** One line of `key=value`, readable in a log and comparable as a string. */
@@ -49,7 +52,7 @@ export function numericsClass(facts: NumericsFacts): string {
 
 /** The widest instruction set that onnxruntime's CPU kernels choose by, from /proc/cpuinfo. */
 export function cpuInstructions(cpuinfo: string): string {
-  const flags = new Set((/^flags\s*:\s*(.*)$/m.exec(cpuinfo)?.[1] ?? "").split(" "));
+  const flags = cpuFlags(cpuinfo);
   const known = ["amx_int8", "avx512_bf16", "avx512f", "avx2", "avx", "sse4_1"];
   return known.find((flag) => flags.has(flag)) ?? "generic";
 }
@@ -63,7 +66,20 @@ export function cpuDeviceClass(
   cpuinfo: string,
   secondLevelCache: string | undefined,
   machine: string,
+  runType = "float32",
 ): string {
   const cache = /^(\d+K)\s*$/.exec(secondLevelCache ?? "")?.[1] ?? machine;
-  return `${cpuInstructions(cpuinfo)}+l2:${cache}`;
+  const instructions = [cpuInstructions(cpuinfo)];
+  if (runType === "int8") instructions.push(dotProducts(cpuinfo));
+  return `${instructions.join("+")}+l2:${cache}`;
+}
+
+/** Of bytes: by these, too, the kernels of int8 weights are chosen. */
+function dotProducts(cpuinfo: string): string {
+  const flags = cpuFlags(cpuinfo);
+  return ["avx512_vnni", "avx_vnni"].find((flag) => flags.has(flag)) ?? "no_vnni";
+}
+
+function cpuFlags(cpuinfo: string): ReadonlySet<string> {
+  return new Set((/^flags\s*:\s*(.*)$/m.exec(cpuinfo)?.[1] ?? "").split(" "));
 }

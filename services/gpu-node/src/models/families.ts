@@ -3,13 +3,12 @@ import type { Checkpoint } from "../core/checkpoint.ts";
 import { checkpointError } from "../core/checkpoint-error.ts";
 import type { Graph, ImageModel } from "../core/image-model.ts";
 import type { BlockRange, ModelLayout } from "../core/stage-plan.ts";
-import type { RunType } from "../onnx/graph.ts";
 import { describeFlux1, FLUX1_PIPELINES } from "./flux1.ts";
 import { flux1Graphs, flux1Layout, type GraphSelection } from "./flux1-graphs.ts";
 import type { Recipe } from "./network.ts";
+import type { Computation } from "./precision.ts";
 
-export interface ModelOptions {
-  readonly runType: RunType;
+export interface ModelOptions extends Computation {
   readonly recipe?: Recipe | undefined;
   /** Cuts of the denoiser, in order and without a gap; default: one stage of all blocks. */
   readonly stages?: readonly BlockRange[];

@@ -13,6 +13,7 @@
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 import type { Component } from "../core/checkpoint.ts";
+import type { QuantisedPlace } from "../core/quantised-file.ts";
 import type { OnnxGraph, RunType } from "../onnx/graph.ts";
 import { doubleBlock, singleBlock } from "./flux-blocks.ts";
 import {
@@ -41,6 +42,7 @@ export function fluxTransformerGraph(
   runType: RunType,
   blocks?: BlockRange,
   recipe?: Recipe,
+  quantised?: QuantisedPlace,
 ): OnnxGraph {
   const config = readFluxTransformerConfig(part);
   const all = allBlocks(config);
@@ -48,7 +50,8 @@ export function fluxTransformerGraph(
   assert(0 <= first && first < end && end <= all.end, `no blocks ${first} to ${end} of ${all.end}`);
   const whole = first === 0 && end === all.end;
   const name = whole ? part.name : `${part.name}.${first}-${end - 1}`;
-  return new Stage(new Network(part, name, runType, recipe), config, { first, end }).graph();
+  const network = new Network(part, name, runType, recipe, quantised);
+  return new Stage(network, config, { first, end }).graph();
 }
 
 class Stage {
@@ -82,7 +85,9 @@ class Stage {
     if (first <= doubleBlocks) {
       let [img, txt] = first === 0 ? this.#embeddings() : this.#boundaryStreams();
       for (let block = first; block < Math.min(end, doubleBlocks); block++) {
-        [img, txt] = doubleBlock(this.#layers, block, img, txt, active);
+        [img, txt] = this.#network.block(`double.${block}`, () =>
+          doubleBlock(this.#layers, block, img, txt, active),
+        );
       }
       if (end <= doubleBlocks && end < this.#last) {
         this.#handOn({ img: img.value, txt: txt.value, temb });
@@ -103,7 +108,10 @@ class Stage {
     const { doubleBlocks } = this.#config;
     let stream = joined;
     for (let block = Math.max(first, doubleBlocks); block < end; block++) {
-      stream = singleBlock(this.#layers, block - doubleBlocks, stream, active);
+      const index = block - doubleBlocks;
+      stream = this.#network.block(`single.${index}`, () =>
+        singleBlock(this.#layers, index, stream, active),
+      );
     }
     if (end === this.#last) this.#sample(stream, textLength, active);
     else this.#handOn({ x: stream.value, temb });

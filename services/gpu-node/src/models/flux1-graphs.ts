@@ -5,14 +5,15 @@
 import { assert } from "@fluxline/kernel/assert.ts";
 import type { Checkpoint } from "../core/checkpoint.ts";
 import type { Graph } from "../core/image-model.ts";
+import type { QuantisedPlace } from "../core/quantised-file.ts";
 import type { BlockRange, ModelLayout } from "../core/stage-plan.ts";
-import type { RunType } from "../onnx/graph.ts";
 import { clipTextGraph } from "./clip-text.ts";
 import { blockOperations } from "./flux-cost.ts";
 import { fluxTransformerGraph, readFluxTransformerConfig } from "./flux-transformer.ts";
 import { type Flux1Components, flux1Components } from "./flux1-parts.ts";
 import { toGraph } from "./graph.ts";
 import type { Recipe } from "./network.ts";
+import type { Computation } from "./precision.ts";
 import { t5EncoderGraph } from "./t5-encoder.ts";
 import { vaeDecoderGraph } from "./vae.ts";
 
@@ -26,8 +27,7 @@ const COMPONENTS: ModelLayout["components"] = [
   { name: "vae", graph: "vae.decoder", use: "decode" },
 ];
 
-interface GraphOptions {
-  readonly runType: RunType;
+interface GraphOptions extends Computation {
   readonly recipe?: Recipe | undefined;
 }
 
@@ -38,6 +38,12 @@ export function flux1Layout(checkpoint: Checkpoint): ModelLayout {
     blockCosts: blockOperations(config, REFERENCE_IMAGE_TOKENS, REFERENCE_TEXT_TOKENS),
     components: COMPONENTS,
   };
+}
+
+/** The networks of one checkpoint, and its digest, by which what is made of them is named. */
+interface Flux1Weights {
+  readonly components: Flux1Components;
+  readonly digest: string;
 }
 
 /** What one place holds: a stage of the denoiser, components by name, or both. */
@@ -51,32 +57,39 @@ export function flux1Graphs(
   options: GraphOptions,
   { stage, components: names }: GraphSelection,
 ): Graph[] {
-  const components = flux1Components(checkpoint);
-  const stages = stage === undefined ? [] : [denoiserGraph(components, options, stage)];
-  return [...names.map((name) => componentGraph(components, options, name)), ...stages];
+  const weights = { components: flux1Components(checkpoint), digest: checkpoint.digest };
+  const stages = stage === undefined ? [] : [denoiserGraph(weights, options, stage)];
+  return [...names.map((name) => componentGraph(weights, options, name)), ...stages];
 }
 
 /** The blocks of one stage, or all of them. */
 export function denoiserGraph(
-  { transformer }: Flux1Components,
-  { runType, recipe }: GraphOptions,
+  { components: { transformer }, digest }: Flux1Weights,
+  { runType, recipe, quantisedFolder }: GraphOptions,
   blocks: BlockRange | undefined,
 ): Graph {
-  return toGraph(fluxTransformerGraph(transformer, runType, blocks, recipe));
+  const quantised = quantisedPlace(quantisedFolder, digest);
+  return toGraph(fluxTransformerGraph(transformer, runType, blocks, recipe, quantised));
 }
 
 export function componentGraph(
-  { clip, t5, vae }: Flux1Components,
-  { runType, recipe }: GraphOptions,
+  { components: { clip, t5, vae }, digest }: Flux1Weights,
+  { runType, recipe, quantisedFolder }: GraphOptions,
   name: string,
 ): Graph {
   switch (name) {
     case "clip":
       return toGraph(clipTextGraph(clip, runType, recipe));
-    case "t5":
-      return toGraph(t5EncoderGraph(t5, runType, recipe));
+    case "t5": {
+      const quantised = quantisedPlace(quantisedFolder, digest);
+      return toGraph(t5EncoderGraph(t5, runType, recipe, quantised));
+    }
     default:
       assert(name === "vae", `FLUX.1 has no component ${name}`);
       return toGraph(vaeDecoderGraph(vae, runType, recipe));
   }
+}
+
+function quantisedPlace(folder: string | undefined, model: string): QuantisedPlace | undefined {
+  return folder === undefined ? undefined : { folder, model };
 }

@@ -49,12 +49,12 @@ import { type Flux1Parts, readFlux1Parts } from "./flux1-parts.ts";
 import { FLUX1_LIMITS, type Flux1Limits, flux1Profile } from "./flux1-profile.ts";
 import { encodeText, negativeText, positiveText } from "./flux1-text.ts";
 import type { Recipe } from "./network.ts";
+import { type Computation, computationKey } from "./precision.ts";
 
 export { FLUX1_PIPELINES } from "./flux1-parts.ts";
 export { FLUX1_LIMITS, type Flux1Limits } from "./flux1-profile.ts";
 
-export interface Flux1Options {
-  readonly runType: RunType;
+export interface Flux1Options extends Computation {
   /** How attention is built; `portable` where a provider's fused operator is wrong. */
   readonly recipe?: Recipe | undefined;
   /** Stages of the transformer, in order and without a gap; default: one, of all blocks. */
@@ -66,17 +66,17 @@ export interface Flux1Options {
 export function describeFlux1(checkpoint: Checkpoint, options: Flux1Options): ImageModel {
   const { runType } = options;
   const parts = readFlux1Parts(checkpoint);
-  const { components } = parts;
+  const weights = { components: parts.components, digest: checkpoint.digest };
   const stages = (options.stages ?? [undefined]).map((blocks) =>
-    denoiserGraph(components, options, blocks),
+    denoiserGraph(weights, options, blocks),
   );
   const [clip, t5, decoder] = [
-    componentGraph(components, options, "clip"),
-    componentGraph(components, options, "t5"),
-    componentGraph(components, options, "vae"),
+    componentGraph(weights, options, "clip"),
+    componentGraph(weights, options, "t5"),
+    componentGraph(weights, options, "vae"),
   ];
   const graphs = [clip, t5, ...stages, decoder];
-  const planner = new Planner(parts, runType, checkpoint.digest, stages);
+  const planner = new Planner(parts, options, checkpoint.digest, stages);
   return {
     profile: flux1Profile(checkpoint, parts, runType, { ...FLUX1_LIMITS, ...options.limits }),
     graphs: new Map(graphs.map((graph) => [graph.name, graph])),
@@ -94,14 +94,21 @@ export function describeFlux1(checkpoint: Checkpoint, options: Flux1Options): Im
 class Planner {
   readonly #parts: Flux1Parts;
   readonly #runType: RunType;
+  readonly #computation: string;
   readonly #model: string;
   /** Stages that begin among the single blocks must be told where text ends and image begins. */
   readonly #wantsTextLength: boolean;
 
-  constructor(parts: Flux1Parts, runType: RunType, digest: string, stages: readonly Graph[]) {
+  constructor(
+    parts: Flux1Parts,
+    computation: Computation,
+    digest: string,
+    stages: readonly Graph[],
+  ) {
     this.#parts = parts;
-    this.#runType = runType;
-    this.#model = `${digest} ${runType}`;
+    this.#runType = computation.runType;
+    this.#computation = computationKey(computation);
+    this.#model = `${digest} ${this.#computation}`;
     this.#wantsTextLength = stages.some(({ inputs }) =>
       inputs.some(({ name }) => name === "text_length"),
     );
@@ -129,7 +136,7 @@ class Planner {
       request,
       steps,
       advisories: [...texts.positive.advisories, ...(texts.negative?.advisories ?? [])],
-      shapeKey: `flux1/${width}x${height}/text${maxSequenceLength}/${this.#runType}`,
+      shapeKey: `flux1/${width}x${height}/text${maxSequenceLength}/${this.#computation}`,
       latentDims: [packed.tokens, packed.channels],
       encodings: {
         positive: texts.positive.encoding,

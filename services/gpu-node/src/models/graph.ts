@@ -11,13 +11,20 @@ export function toGraph(graph: OnnxGraph): Graph {
     inputs: graph.inputs.map(tensorSpec),
     outputs: graph.outputs.map(tensorSpec),
     weightBytes: graph.weightBytes,
-    weights: graph.initializers.flatMap(({ data }): FileRange[] =>
-      data instanceof Uint8Array ? [] : [data],
-    ),
+    weights: checkpointRanges(graph),
+    quantised: graph.quantised,
   };
 }
 
+function checkpointRanges({ initializers, quantised }: OnnxGraph): FileRange[] {
+  const made = new Set(quantised.map(({ file }) => file));
+  return initializers.flatMap(({ data }): FileRange[] =>
+    data instanceof Uint8Array || made.has(data.file) ? [] : [data],
+  );
+}
+
 function tensorSpec({ name, type, dims }: ValueInfo): TensorSpec {
-  assert(type !== "bfloat16" && type !== "bool", `${name}: ${type} cannot cross a graph's edge`);
+  const crosses = type !== "bfloat16" && type !== "bool" && type !== "uint8";
+  assert(crosses, `${name}: ${type} cannot cross a graph's edge`);
   return { name, type, dims };
 }

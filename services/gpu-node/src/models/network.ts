@@ -4,11 +4,21 @@
  * everywhere, because two recipes for the same sum differ in the last bits.
  *
  * Weights keep the type in which they are stored; where the run type differs, a Cast stands behind
- * them, which the runtime folds away while it loads.
+ * them, which the runtime folds away while it loads. In a network that is quantised the linear
+ * layers of its blocks are int8 instead, in files that are made from the checkpoint.
  */
+import { assert } from "@fluxline/kernel/assert.ts";
 import { checkpointError } from "../core/checkpoint-error.ts";
 import type { Component } from "../core/checkpoint.ts";
 import { elementCount } from "../core/tensor.ts";
+import {
+  codeBytes,
+  QUANTISATION_BLOCK,
+  quantisationBlocks,
+  quantisedBytes,
+  scaleBytes,
+} from "../core/quantisation.ts";
+import { QuantisedFileLayout, type QuantisedPlace } from "../core/quantised-file.ts";
 import type { StoredTensor, StoredType } from "../core/safetensors.ts";
 import { FLOAT16_MAX, FLOAT_BYTES } from "../onnx/float-bits.ts";
 import type { RunType } from "../onnx/graph.ts";
@@ -19,6 +29,9 @@ const STORED_AS: Partial<Record<StoredType, RunType>> = {
   F16: "float16",
   BF16: "bfloat16",
 };
+
+/** MatMulNBits with this computes in int8 and sums in int32; below it, in float32, far slower. */
+const ACCURACY_INT8 = 4;
 
 /** `fused` for CPU and CUDA; `portable` has only operators that WebGPU, too, computes right. */
 export type Recipe = "fused" | "portable";
@@ -36,12 +49,35 @@ export class Network {
   readonly recipe: Recipe;
   readonly build: GraphBuilder;
   readonly #loaded = new Map<string, string>();
+  readonly #quantised: QuantisedPlace | undefined;
+  /** Of the block that is being built, if its linear layers are quantised. */
+  #layout: QuantisedFileLayout | undefined;
 
-  constructor(part: Component, name: string, runType: RunType, recipe: Recipe = "fused") {
+  /** `quantised`: where the files of the linear layers of its blocks lie; absent: none are. */
+  constructor(
+    part: Component,
+    name: string,
+    runType: RunType,
+    recipe: Recipe = "fused",
+    quantised?: QuantisedPlace,
+  ) {
     this.part = part;
+    this.#quantised = quantised;
     this.recipe = recipe;
     this.runType = runType;
     this.build = new GraphBuilder(name);
+  }
+
+  /** Builds a block: its linear layers are what is quantised, into one file of that name. */
+  block<Built>(name: string, build: () => Built): Built {
+    if (this.#quantised === undefined) return build();
+    assert(this.#layout === undefined, `block ${name} stands inside another`);
+    const layout = new QuantisedFileLayout(this.#quantised, `${this.part.name}.${name}`);
+    this.#layout = layout;
+    const built = build();
+    this.#layout = undefined;
+    this.build.graph.quantised.push(layout.finish());
+    return built;
   }
 
   /** The first of these names that the checkpoint has; otherwise an error naming the first. */
@@ -125,10 +161,76 @@ export class Network {
   /** [N, inputs] -> [N, outputs]. */
   linear2d(at: string, input: string, weights: string, shape: LinearShape, type?: RunType): string {
     const run = type ?? this.runType;
+    if (this.#layout !== undefined) {
+      return this.#quantisedLinear(this.#layout, at, input, weights, shape, run);
+    }
     const dims = [shape.outputs, shape.inputs];
     const inputs = [input, this.weight(`${weights}.weight`, dims, run)];
     if (shape.bias !== false) inputs.push(this.weight(`${weights}.bias`, [shape.outputs], run));
     return this.build.node(at, "Gemm", inputs, { transB: { int: 1 } });
+  }
+
+  /** [N, inputs] -> [N, outputs] with a weight of int8 codes; numbers in and out are `type`. */
+  #quantisedLinear(
+    layout: QuantisedFileLayout,
+    at: string,
+    input: string,
+    weights: string,
+    shape: LinearShape,
+    type: RunType,
+  ): string {
+    const { build } = this;
+    const { outputs, inputs } = shape;
+    const name = `${weights}.weight`;
+    const { stored } = this.#stored(name, [outputs, inputs]);
+    const { codesOffset, scalesOffset } = layout.add(stored, outputs, inputs);
+    const blocks = [outputs, quantisationBlocks(inputs)];
+    const codes = build.external(`${name}.codes`, "uint8", [...blocks, QUANTISATION_BLOCK], {
+      file: layout.path,
+      offset: codesOffset,
+      length: codeBytes(outputs, inputs),
+    });
+    const exact = build.external(`${name}.scales`, "float32", blocks, {
+      file: layout.path,
+      offset: scalesOffset,
+      length: scaleBytes(outputs, inputs),
+    });
+    build.graph.weightBytes += quantisedBytes(outputs, inputs);
+    const scales = build.cast(`${name}.scales.as.${type}`, exact, "float32", type);
+    const even = this.#evenRows(input);
+    const operands = [even.value, codes, scales];
+    if (shape.bias !== false) {
+      operands.push("", "", this.weight(`${weights}.bias`, [outputs], type));
+    }
+    const product = build.fused(even.count === "" ? at : `${at}.even`, "MatMulNBits", operands, {
+      K: { int: inputs },
+      N: { int: outputs },
+      bits: { int: 8 },
+      block_size: { int: QUANTISATION_BLOCK },
+      accuracy_level: { int: ACCURACY_INT8 },
+    });
+    if (even.count === "") return product;
+    return build.node(at, "Slice", [product, build.ints(0), even.count, build.ints(0)]);
+  }
+
+  /**
+   * [N, width] with a row of zeros added where N is odd, and N (empty: nothing was added). The CPU's
+   * int8 kernels take rows in pairs and sum a last single one in another order; so no row is single,
+   * and none depends on how many stand beside it. Once per value.
+   */
+  #evenRows(value: string): { readonly value: string; readonly count: string } {
+    if (this.runType !== "float32") return { value, count: "" };
+    const { build } = this;
+    const count = `${value}.count`;
+    const known = this.#loaded.get(`${value}.even`);
+    if (known !== undefined) return { value: known, count };
+    build.node(count, "Shape", [value], { start: { int: 0 }, end: { int: 1 } });
+    const odd = build.node(`${value}.odd`, "Mod", [count, build.ints(2)]);
+    const sides = [build.ints(0, 0), odd, build.ints(0)];
+    const pads = build.node(`${value}.pads`, "Concat", sides, { axis: { int: 0 } });
+    const even = build.node(`${value}.even`, "Pad", [value, pads]);
+    this.#loaded.set(`${value}.even`, even);
+    return { value: even, count };
   }
 
   /** [B, T, inputs] -> [B, T, outputs]; `rows`: the `rowsShape` of any value with that B and T. */

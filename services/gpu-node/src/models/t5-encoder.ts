@@ -5,6 +5,7 @@
  * the model was trained.
  */
 import type { Component } from "../core/checkpoint.ts";
+import type { QuantisedPlace } from "../core/quantised-file.ts";
 import type { OnnxGraph, RunType } from "../onnx/graph.ts";
 import { attend } from "./attention.ts";
 import { activate, type Activation } from "./activation.ts";
@@ -64,10 +65,15 @@ export function readT5EncoderConfig({ config }: Component): T5EncoderConfig {
 }
 
 /** Input: `input_ids` int64 [B, T]. Output: `last_hidden_state` [B, T, d_model]. */
-export function t5EncoderGraph(part: Component, runType: RunType, recipe?: Recipe): OnnxGraph {
+export function t5EncoderGraph(
+  part: Component,
+  runType: RunType,
+  recipe?: Recipe,
+  quantised?: QuantisedPlace,
+): OnnxGraph {
   const config = readT5EncoderConfig(part);
-  const encoder = new T5Encoder(new Network(part, part.name, runType, recipe), config);
-  return encoder.graph();
+  const network = new Network(part, part.name, runType, recipe, quantised);
+  return new T5Encoder(network, config).graph();
 }
 
 class T5Encoder {
@@ -92,8 +98,7 @@ class T5Encoder {
     const bias = this.#positionBias(ids);
     let hidden = build.cast("embed.sum", embedded, runType, this.#sumType);
     for (let layer = 0; layer < layers; layer++) {
-      hidden = this.#attention(layer, hidden, rows, bias);
-      hidden = this.#feedForward(layer, hidden, rows);
+      hidden = this.#network.block(String(layer), () => this.#block(layer, hidden, rows, bias));
     }
     const final = this.#norm("final.norm", hidden, "encoder.final_layer_norm");
     this.#network.floatOutput("last_hidden_state", final, ["B", "T", width]);
@@ -123,6 +128,10 @@ class T5Encoder {
     const perm = { perm: { ints: [2, 0, 1] } };
     const perHead = build.node("bias.heads", "Transpose", [perPair], perm);
     return build.node("bias", "Unsqueeze", [perHead, build.ints(0)]);
+  }
+
+  #block(layer: number, hidden: string, rows: string, bias: string): string {
+    return this.#feedForward(layer, this.#attention(layer, hidden, rows, bias), rows);
   }
 
   #attention(layer: number, hidden: string, rows: string, bias: string): string {

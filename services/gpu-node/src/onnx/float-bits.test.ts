@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import {
   bfloat16Bits,
   bfloat16Value,
+  decodeFloats,
   encodeFloats,
   float16Bits,
   float16Value,
@@ -50,6 +51,16 @@ test("values that do not fit", () => {
   expect(roundTo("bfloat16", 988.41)).toBe(988);
   expect(roundTo("bfloat16", 3500)).toBe(3504);
   expect(roundTo("float32", 0.1)).toBe(Math.fround(0.1));
+});
+
+test.each(["float32", "float16", "bfloat16"] as const)("bytes of %s become numbers", (type) => {
+  const values = [1, -2, 0.5, 0, -1024];
+  const into = new Float32Array(values.length);
+  for (const shift of [0, 1]) {
+    const bytes = Buffer.concat([Buffer.alloc(shift), encodeFloats(type, values)]).subarray(shift);
+    decodeFloats(type, bytes, into);
+    expect([...into], `${shift} bytes off`).toEqual(values);
+  }
 });
 
 test("constants are little-endian and finite", () => {

@@ -80,3 +80,24 @@ export function encodeFloats(type: RunType, values: readonly number[]): Uint8Arr
 export const FLOAT16_MAX = 65504;
 
 export const FLOAT_BYTES = { float32: 4, float16: 2, bfloat16: 2 } as const;
+
+let float16Values: Float32Array | undefined;
+
+/** The numbers of a tensor's bytes, written to `into`; the bytes may lie anywhere. */
+export function decodeFloats(type: RunType, bytes: Uint8Array, into: Float32Array): void {
+  const count = bytes.length / FLOAT_BYTES[type];
+  assert(count === into.length, `${bytes.length} bytes of ${type} are no ${into.length} values`);
+  if (type === "float32") {
+    new Uint8Array(into.buffer, into.byteOffset, into.byteLength).set(bytes);
+    return;
+  }
+  const aligned = bytes.byteOffset % 2 === 0 ? bytes : new Uint8Array(bytes);
+  const halves = new Uint16Array(aligned.buffer, aligned.byteOffset, count);
+  if (type === "bfloat16") {
+    const bits = new Uint32Array(into.buffer, into.byteOffset, count);
+    for (let i = 0; i < count; i++) bits[i] = halves[i]! << 16;
+    return;
+  }
+  float16Values ??= Float32Array.from({ length: 65_536 }, (_, half) => float16Value(half));
+  for (let i = 0; i < count; i++) into[i] = float16Values[halves[i]!]!;
+}

@@ -20,7 +20,15 @@ export class GraphBuilder {
   readonly #names = new Set<string>();
 
   constructor(name: string) {
-    this.graph = { name, nodes: [], initializers: [], inputs: [], outputs: [], weightBytes: 0 };
+    this.graph = {
+      name,
+      nodes: [],
+      initializers: [],
+      inputs: [],
+      outputs: [],
+      weightBytes: 0,
+      quantised: [],
+    };
   }
 
   /** A standard operator with one output, which it returns. */
@@ -82,7 +90,12 @@ export class GraphBuilder {
   }
 
   /** A weight whose bytes stay in their file. */
-  external(name: string, type: RunType, dims: readonly number[], data: ExternalData): string {
+  external(
+    name: string,
+    type: RunType | "uint8",
+    dims: readonly number[],
+    data: ExternalData,
+  ): string {
     assert(!this.#names.has(name), `two initializers named ${name}`);
     this.#names.add(name);
     this.graph.initializers.push({ name, type, dims, data });

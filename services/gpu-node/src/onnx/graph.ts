@@ -4,6 +4,7 @@
  * byte range of a file.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
+import type { QuantisedFile } from "../core/quantised-file.ts";
 
 /** The types in which a network can run. */
 export type RunType = "float32" | "float16" | "bfloat16";
@@ -11,6 +12,7 @@ export type RunType = "float32" | "float16" | "bfloat16";
 /** Element types by their number in the ONNX format. */
 export const ELEMENT_CODE = {
   float32: 1,
+  uint8: 2,
   int32: 6,
   int64: 7,
   bool: 9,
@@ -69,6 +71,8 @@ export interface OnnxGraph {
   outputs: ValueInfo[];
   /** Bytes of all weights in the type in which they are computed with. */
   weightBytes: number;
+  /** Files that some of its initializers lie in and that are made from the checkpoint. */
+  quantised: QuantisedFile[];
 }
 
 /** The node of that name. */
