@@ -9,6 +9,7 @@ import type { ImageModel } from "@fluxline/gpu-node/core/image-model.ts";
 import { ImageBench } from "../support/image-bench.ts";
 import { median, type Measurement, rangeText } from "./measurement.ts";
 import { anonymousBytesOf, childOf } from "./process-memory.ts";
+import { cpuSecondsOf } from "./process-tree.ts";
 
 const SAMPLE_MS = 5;
 const TURNS = 3;
@@ -17,6 +18,8 @@ const READ_BYTES = 4 * 1024 * 1024;
 interface Loaded {
   readonly model: ImageModel;
   readonly seconds: number;
+  /** Processor time of the runner. */
+  readonly cpuSeconds: number;
   /** Anonymous memory of the runner: the most, and once it has loaded. */
   readonly peak: number;
   readonly settled: number;
@@ -52,6 +55,12 @@ export async function loading(folder: string, stored: string): Promise<Measureme
       unit: "ratio",
       aim: { atMost: 2 },
       note: `${TURNS} turns, ${rangeText(ratios)}`,
+    },
+    {
+      name: `${name}: processor time`,
+      value: median(turns.map(({ loaded }) => loaded.cpuSeconds)),
+      unit: "s",
+      note: "of the runner, from its start",
     },
     ...(await coldLoading(name, folder, files)),
     { name: `${name}: peak`, value: peak / weights, unit: "ratio", aim, note },
@@ -108,9 +117,10 @@ async function load(folder: string): Promise<Loaded> {
   const seconds = (performance.now() - begun) / 1000;
   clearInterval(timer);
   const settled = anonymousBytesOf(bench.runnerPid);
+  const cpuSeconds = cpuSecondsOf(bench.runnerPid) ?? Number.NaN;
   const driver = anonymousBytesOf(process.pid) - bare;
   await bench.close();
-  return { model: bench.model, seconds, peak, settled, driver };
+  return { model: bench.model, seconds, cpuSeconds, peak, settled, driver };
 }
 
 function weightFiles({ graphs }: ImageModel): string[] {

@@ -43,7 +43,7 @@ export function treeOf(pid: number): number[] {
 export function cpuSecondsByProcess(pids: readonly number[]): Map<number, number> {
   return new Map(
     pids.flatMap((pid) => {
-      const seconds = cpuSeconds(pid);
+      const seconds = cpuSecondsOf(pid);
       return seconds === undefined ? [] : [[pid, seconds] as const];
     }),
   );
@@ -67,7 +67,8 @@ function childrenOf(pid: number): number[] {
   }
 }
 
-function cpuSeconds(pid: number): number | undefined {
+/** Of one process, from its start; undefined once it has ended. */
+export function cpuSecondsOf(pid: number): number | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
     // The second field is the name in parentheses, which may hold spaces.

@@ -3,16 +3,18 @@
  * touches them page by page, so that a cold disk is asked for little at a time; reading the same
  * bytes in large pieces beside it is faster than its faults, and they then find them there.
  *
- * What comes faster than from a disk was in memory already: the stretch behind it is taken to be,
- * too, and only looked into. So a warm start pays for a few looks and no second reading.
+ * A few looks come first: where they are answered faster than from a disk, the range is in memory
+ * already, as after a warm restart, and is not read a second time.
  */
 import { type FileHandle, open } from "node:fs/promises";
 import type { FileRange } from "../core/image-model.ts";
 
 const MIB = 1024 * 1024;
 const PIECE_BYTES = 4 * MIB;
-/** Passed over after a piece that was in memory. */
-const STRETCH_BYTES = 64 * MIB;
+const LOOKS = 8;
+const LOOK_BYTES = MIB;
+/** One may be late for another reason. */
+const LATE_LOOKS_MAX = 1;
 /** Copies from the page cache run at several GB a second. */
 const CACHED_BYTES_PER_SECOND = 2e9;
 /** Ranges of one file that are no further apart are read as one. */
@@ -36,20 +38,34 @@ export async function readAhead(ranges: readonly FileRange[], signal: AbortSigna
 
 async function readRange(
   file: FileHandle,
-  { offset, length }: FileRange,
+  range: FileRange,
   buffer: Buffer,
   signal: AbortSignal,
 ): Promise<void> {
-  const end = offset + length;
-  for (let at = offset; at < end && !signal.aborted;) {
-    const begun = performance.now();
+  if (await isInMemory(file, range, buffer)) return;
+  const end = range.offset + range.length;
+  for (let at = range.offset; at < end && !signal.aborted;) {
     const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, end - at), at);
     if (bytesRead === 0) return;
-    const seconds = (performance.now() - begun) / 1000;
     at += bytesRead;
-    const wasCached = bytesRead / seconds > CACHED_BYTES_PER_SECOND;
-    if (wasCached) at += STRETCH_BYTES;
   }
+}
+
+async function isInMemory(
+  file: FileHandle,
+  { offset, length }: FileRange,
+  buffer: Buffer,
+): Promise<boolean> {
+  let late = 0;
+  for (let look = 0; look < LOOKS && late <= LATE_LOOKS_MAX; look++) {
+    const at = offset + Math.floor((length * look) / LOOKS);
+    const begun = performance.now();
+    const bytes = Math.min(LOOK_BYTES, offset + length - at);
+    const { bytesRead } = await file.read(buffer, 0, bytes, at);
+    const seconds = (performance.now() - begun) / 1000;
+    if (bytesRead / seconds < CACHED_BYTES_PER_SECOND) late += 1;
+  }
+  return late <= LATE_LOOKS_MAX;
 }
 
 /** In the order of their first bytes in each file; files in the order in which they come. */

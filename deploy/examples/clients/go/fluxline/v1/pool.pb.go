@@ -189,18 +189,19 @@ func (x *Model) GetGuidanceEmbedded() bool {
 }
 
 type Limits struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	SizeMultiple      int32                  `protobuf:"varint,1,opt,name=size_multiple,json=sizeMultiple,proto3" json:"size_multiple,omitempty"`
-	MinSize           int32                  `protobuf:"varint,2,opt,name=min_size,json=minSize,proto3" json:"min_size,omitempty"`
-	MaxSize           int32                  `protobuf:"varint,3,opt,name=max_size,json=maxSize,proto3" json:"max_size,omitempty"`
-	MaxPixels         int64                  `protobuf:"varint,4,opt,name=max_pixels,json=maxPixels,proto3" json:"max_pixels,omitempty"`
-	MinSteps          int32                  `protobuf:"varint,5,opt,name=min_steps,json=minSteps,proto3" json:"min_steps,omitempty"`
-	MaxSteps          int32                  `protobuf:"varint,6,opt,name=max_steps,json=maxSteps,proto3" json:"max_steps,omitempty"`
-	MaxGuidanceScale  float64                `protobuf:"fixed64,7,opt,name=max_guidance_scale,json=maxGuidanceScale,proto3" json:"max_guidance_scale,omitempty"`
-	MaxSequenceLength int32                  `protobuf:"varint,8,opt,name=max_sequence_length,json=maxSequenceLength,proto3" json:"max_sequence_length,omitempty"`
-	MaxImageCount     int32                  `protobuf:"varint,9,opt,name=max_image_count,json=maxImageCount,proto3" json:"max_image_count,omitempty"`
-	MaxPromptBytes    int32                  `protobuf:"varint,10,opt,name=max_prompt_bytes,json=maxPromptBytes,proto3" json:"max_prompt_bytes,omitempty"`
-	MaxPreviewCount   int32                  `protobuf:"varint,11,opt,name=max_preview_count,json=maxPreviewCount,proto3" json:"max_preview_count,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	SizeMultiple int32                  `protobuf:"varint,1,opt,name=size_multiple,json=sizeMultiple,proto3" json:"size_multiple,omitempty"`
+	MinSize      int32                  `protobuf:"varint,2,opt,name=min_size,json=minSize,proto3" json:"min_size,omitempty"`
+	MaxSize      int32                  `protobuf:"varint,3,opt,name=max_size,json=maxSize,proto3" json:"max_size,omitempty"`
+	// Of a request with the defaults: what the model makes, and the groups have memory for.
+	MaxPixels         int64   `protobuf:"varint,4,opt,name=max_pixels,json=maxPixels,proto3" json:"max_pixels,omitempty"`
+	MinSteps          int32   `protobuf:"varint,5,opt,name=min_steps,json=minSteps,proto3" json:"min_steps,omitempty"`
+	MaxSteps          int32   `protobuf:"varint,6,opt,name=max_steps,json=maxSteps,proto3" json:"max_steps,omitempty"`
+	MaxGuidanceScale  float64 `protobuf:"fixed64,7,opt,name=max_guidance_scale,json=maxGuidanceScale,proto3" json:"max_guidance_scale,omitempty"`
+	MaxSequenceLength int32   `protobuf:"varint,8,opt,name=max_sequence_length,json=maxSequenceLength,proto3" json:"max_sequence_length,omitempty"`
+	MaxImageCount     int32   `protobuf:"varint,9,opt,name=max_image_count,json=maxImageCount,proto3" json:"max_image_count,omitempty"`
+	MaxPromptBytes    int32   `protobuf:"varint,10,opt,name=max_prompt_bytes,json=maxPromptBytes,proto3" json:"max_prompt_bytes,omitempty"`
+	MaxPreviewCount   int32   `protobuf:"varint,11,opt,name=max_preview_count,json=maxPreviewCount,proto3" json:"max_preview_count,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
