@@ -52,6 +52,7 @@ async function fetchOnce(
   const watch = new Watch(limits.stallMs, signal);
   let at = begin;
   let unsynced = 0;
+  let syncedMs = performance.now();
   try {
     const { etag, body } = await client.openRange(target, [begin, end], size, watch);
     writer.accept(etag);
@@ -62,8 +63,9 @@ async function fetchOnce(
       unsynced += bytes.length;
       advance(bytes.length);
       if (at === end) return;
-      if (unsynced < limits.syncBytes) continue;
-      unsynced = 0;
+      const nowMs = performance.now();
+      if (unsynced < limits.syncBytes && nowMs - syncedMs < limits.syncMs) continue;
+      [unsynced, syncedMs] = [0, nowMs];
       await writer.commit();
     }
     throw cutShortError(target, at - begin, end - begin);
