@@ -182,6 +182,18 @@ describe("three processes with one cache", () => {
   });
 });
 
+test("one that was frozen and taken for dead starts over, and nothing wrong is kept", async () => {
+  hub.bytesPerSecond = 4 * MIB;
+  const frozen = fetchRank(0);
+  await until(() => hub.bytesServed() > 20 * MIB, 60_000);
+  frozen.child.kill("SIGSTOP");
+  hub.bytesPerSecond = Number.POSITIVE_INFINITY;
+  await expectAll([fetchRank(0), fetchRank(1)]);
+  frozen.child.kill("SIGCONT");
+  await expectAll([frozen]);
+  for (const rank of [0, 1]) await expectRanges(rank, "shared");
+});
+
 test("of a slow connection a kill costs a moment's bytes", async () => {
   hub.bytesPerSecond = MIB;
   const first = fetchRank(0);
