@@ -3,7 +3,14 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { fluxline, type RunningCommand, smallModel, startServer } from "../support/command.ts";
+import {
+  fluxline,
+  type RunningCommand,
+  smallModel,
+  startFluxline,
+  startServer,
+} from "../support/command.ts";
+import { until } from "../support/until.ts";
 import { HubServer, type Repository } from "../support/hub-server.ts";
 
 const name = "org/dev-like";
@@ -22,6 +29,7 @@ beforeEach(() => {
   home = mkdtempSync(join(tmpdir(), "fluxline-e2e-"));
   hub.fail();
   hub.forget();
+  hub.bytesPerSecond = Number.POSITIVE_INFINITY;
 });
 afterEach(() => {
   for (const command of started.splice(0)) command.killAll();
@@ -69,7 +77,7 @@ test("pull, list, verify, remove", async () => {
   expect(none.stderr).toContain("is not in the cache");
 });
 
-test("pull of a rank fetches a part, and verify says so", async () => {
+test("pull of a rank, and of a rank that there is not", async () => {
   const pulled = await run(["model", "pull", name, "--stages", "2", "--rank", "1"]);
   expect(pulled.code, pulled.stderr).toBe(0);
   const wrong = await run(["model", "pull", name, "--stages", "2", "--rank", "2"]);
@@ -102,6 +110,22 @@ test("up keeps the model in use until it ends", async () => {
   expect(refused.stderr).toMatch(/is in use by process \d+ on /);
   await command.stop();
   expect((await run(["model", "remove", name])).code).toBe(0);
+});
+
+test("Ctrl-C while a model is fetched ends everything, and what came is kept", async () => {
+  hub.bytesPerSecond = 200_000;
+  const args = ["up", "--model", name, "--json", "--port", "0", "--data", join(home, "data")];
+  const command = startFluxline(args, { env: environment() });
+  started.push(command);
+  await until(() => hub.bytesServed(TRANSFORMER) > 400_000, 30_000);
+  const { code, stderr } = await command.stop();
+  expect({ code, stderr: stderr.trim() }).toEqual({ code: 130, stderr: "interrupted" });
+  await command.untilGone();
+  hub.bytesPerSecond = Number.POSITIVE_INFINITY;
+  const before = hub.bytesServed(TRANSFORMER);
+  expect((await run(["model", "pull", name])).code).toBe(0);
+  const size = repository.files.find(({ path }) => path === TRANSFORMER)!.size;
+  expect(hub.bytesServed(TRANSFORMER) - before).toBeLessThan(size - 200_000);
 });
 
 test("inspect knows a model of a hub", async () => {

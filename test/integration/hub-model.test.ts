@@ -341,6 +341,8 @@ describe("HF_HOME", () => {
     expect((await open()).folder).toBe(folder);
     expect((await open({}, { HF_HUB_OFFLINE: "1" })).folder).toBe(folder);
     expect(hub.bytesServed()).toBe(0);
+    const { checkpoint } = await openModel(name, environment());
+    expect(checkpoint).toMatchObject({ directory: folder, name: "flux-tiny" });
   });
 
   test("of an incomplete one the files that are there are linked, and nothing is written", async () => {
@@ -352,6 +354,22 @@ describe("HF_HOME", () => {
     expect(hub.bytesServed(WEIGHTS)).toBe(0);
     expect(readdirSync(folder, { recursive: true })).toEqual(before);
   });
+});
+
+test("a limit makes room: the model that nobody uses goes, and what is in use stays", async () => {
+  const other = "org/other-model";
+  await hub.serve(other, model, { commit: "b".repeat(40) });
+  const limit = { FLUXLINE_CACHE_MAX: "16MiB" };
+  const first = await pull(limit);
+  // In use, so there is no room for another.
+  const second = await open({ repository: other }, limit);
+  const refused = await reasonOf(second.ensureWhole());
+  expect(refused.reason).toBe("CACHE_LIMIT_REACHED");
+  expect(refused.message).toContain("16.0 MiB");
+  first.close();
+  await second.ensureWhole();
+  expect(existsSync(first.folder)).toBe(false);
+  expectSame(second.folder);
 });
 
 test("openModel names the model by its commit, and a folder as it is", async () => {

@@ -182,6 +182,30 @@ describe("three processes with one cache", () => {
   });
 });
 
+test("one that was frozen and taken for dead starts over, and nothing wrong is kept", async () => {
+  hub.bytesPerSecond = 4 * MIB;
+  const frozen = fetchRank(0);
+  await until(() => hub.bytesServed() > 20 * MIB, 60_000);
+  frozen.child.kill("SIGSTOP");
+  hub.bytesPerSecond = Number.POSITIVE_INFINITY;
+  await expectAll([fetchRank(0), fetchRank(1)]);
+  frozen.child.kill("SIGCONT");
+  await expectAll([frozen]);
+  for (const rank of [0, 1]) await expectRanges(rank, "shared");
+});
+
+test("of a slow connection a kill costs a moment's bytes", async () => {
+  hub.bytesPerSecond = MIB;
+  const first = fetchRank(0);
+  await until(() => hub.bytesServed() > 14 * MIB, 60_000);
+  await first.kill();
+  hub.bytesPerSecond = Number.POSITIVE_INFINITY;
+  await expectAll([fetchRank(0)]);
+  const { connections, syncMs } = FETCH_LIMITS;
+  // Twice, for the bytes that were on their way or being synced.
+  expect(hub.bytesAgain()).toBeLessThan((2 * connections * MIB * syncMs) / 1000);
+});
+
 describe("three processes with caches of their own", () => {
   test("fetch their bytes only: graphs, headers, samples of the digest, and small gaps", async () => {
     const { size } = repository.files.find(({ path }) => path === TRANSFORMER)!;

@@ -203,7 +203,9 @@ export class HubServer {
   }
 
   #api(pathname: string, query: URLSearchParams, response: ServerResponse): void {
-    const [organisation, name, kind, revision = ""] = pathname.slice(12).split("/");
+    const [organisation, name, kind = "revision", revision = "main"] = pathname
+      .slice(12)
+      .split("/");
     const repository = this.#repositories.get(`${organisation}/${name}`);
     if (repository === undefined) return missing(response, 401, "RepoNotFound");
     const commit = repository.revisions.get(decodeURIComponent(revision));

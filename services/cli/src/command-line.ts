@@ -234,7 +234,9 @@ function addUp(program: Command, session: Session, finish: Finish): void {
     )
     .option("--simulated-step-seconds <X>", "what a step takes with --provider simulated")
     .option("--checkpoint-every-ms <N>", "work between two checkpoints of an image; 0: none")
-    .addOption(jsonOption("JSON lines on stdout: starting, ready, died, restarted, stopped"))
+    .addOption(
+      jsonOption("JSON lines on stdout: fetching, starting, ready, died, restarted, stopped"),
+    )
     .addHelpText("after", upHelp)
     .action(async (options) => {
       const { up } = await import("./commands/up.ts");

@@ -54,7 +54,8 @@ export async function up(options: UpOptions, session: Session): Promise<ExitCode
     await unlessInterrupted(session.interrupted, running.failed);
     return exitCode.ok;
   } catch (thrown) {
-    if (!isInterruption(thrown)) throw thrown;
+    // Before it started anything there is nothing to drain.
+    if (!isInterruption(thrown) || stack === undefined) throw thrown;
     say(
       { event: "draining" },
       "draining: work in hand is handed back; Ctrl-C again ends it at once",

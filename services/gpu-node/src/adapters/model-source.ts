@@ -47,8 +47,10 @@ export async function openModel(
   const model = await HubModel.open(parsed, { settings, signal, log });
   log("model of a hub", { model: hubReferenceText(parsed), commit: model.commit });
   await model.ensureHeaders();
+  // A snapshot in HF_HOME is named by its commit, which is no name for people.
+  const name = parsed.repository.split("/")[1]!;
   return {
-    checkpoint: await openCheckpoint(model.folder),
+    checkpoint: { ...(await openCheckpoint(model.folder)), name },
     isFromHub: true,
     name: model.name,
     ensure: (ranges, onProgress) => model.ensure(ranges, onProgress),

@@ -181,6 +181,8 @@ export class CacheStore {
     return withLock(place.lockFile, { staleMs, heartbeatMs }, async (lock) => {
       const uses = await livingUses(place);
       if (uses.length > 0) return uses;
+      // Another was faster.
+      if (!(await exists(place.root))) return [];
       lock.assertHeld();
       // At once for everybody who looks, then bit by bit.
       const aside = join(dirname(place.root), `${REMOVED_PREFIX}${randomUUID()}`);
@@ -228,6 +230,10 @@ function removeText(idle: readonly StoredCommit[]): string {
     `; models that nobody uses hold ${all}: fluxline model remove ${place.repository} ` +
     `gives back ${byteSizeText(bytes)}`
   );
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
 }
 
 async function folderBytes(folder: string): Promise<number> {

@@ -12,7 +12,7 @@
  * lock rename one after the other; each looks again after a while, and only the last one holds it.
  */
 import { randomUUID } from "node:crypto";
-import { readFileSync, unlinkSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { mkdir, readFile, rename, stat, utimes, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -90,7 +90,8 @@ export class FileLock {
     clearInterval(this.#timer);
     held.delete(this);
     if (this.#isLost || readToken(this.#file) !== this.#token) return;
-    unlinkSync(this.#file);
+    // Taken over this very moment: whoever did so finds it gone, and starts over.
+    rmSync(this.#file, { force: true });
   }
 
   async #beat(): Promise<void> {
@@ -143,7 +144,7 @@ async function takeOver(file: string, token: string, stale: string): Promise<boo
   const own = `${file}.${token}`;
   await writeFile(own, token, { flag: "wx" });
   if ((await stateOf(file)) !== stale) {
-    unlinkSync(own);
+    rmSync(own);
     return false;
   }
   await rename(own, file);

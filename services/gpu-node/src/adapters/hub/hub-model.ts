@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import { DEFAULT_REVISION, type HubReference, isCommit } from "@fluxline/kernel/model-reference.ts";
 import { z } from "zod";
 import { MODEL_INDEX } from "../../core/checkpoint.ts";
-import { digestError, hubError, offlineError } from "../../core/hub/hub-error.ts";
+import { digestError, hubError, offlineError, tooLargeError } from "../../core/hub/hub-error.ts";
 import {
   listedDigest,
   type ListedFile,
@@ -36,6 +36,9 @@ export interface HubModelOptions {
   readonly signal?: AbortSignal | undefined;
   readonly log: (message: string, facts: Readonly<Record<string, unknown>>) => void;
 }
+
+/** As the reader of folders has it. */
+const SMALL_BYTES_MAX = 64 * 2 ** 20;
 
 const listingSchema = z.object({
   version: z.literal(1),
@@ -263,6 +266,7 @@ class Opening {
     if (elsewhere !== undefined) return link(elsewhere, own);
     if (settings.isOffline) throw offlineError(`${repository}@${commit}`, file.path);
     const target = this.client.target(repository, commit, file.path);
+    if (file.size > SMALL_BYTES_MAX) throw tooLargeError(target, file.size, SMALL_BYTES_MAX);
     const bytes = await this.client.small(target, file.size, signal);
     const digest = listedDigest(file);
     const found = digest && digestOfBytes(digest, bytes);
@@ -300,9 +304,22 @@ class Opening {
 export async function readListing(place: CommitPlace): Promise<readonly ListedFile[] | undefined> {
   const text = await readFile(place.listingFile, "utf8").catch(() => undefined);
   if (text === undefined) return undefined;
-  return listingSchema
-    .parse(JSON.parse(text))
-    .files.map(({ path, size, gitSha1, sha256 }) => ({ path, size, gitSha1, sha256 }));
+  // Of another version, or damaged: it is asked for again.
+  const parsed = listingSchema.safeParse(parseJson(text));
+  return parsed.data?.files.map(({ path, size, gitSha1, sha256 }) => ({
+    path,
+    size,
+    gitSha1,
+    sha256,
+  }));
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // the caller takes it for no listing
+  }
 }
 
 /** Shard indexes of the parts, read beforehand because what needs them is synchronous. */

@@ -22,6 +22,8 @@ export interface FetchLimits {
   readonly pieceBytes: number;
   /** Bytes after which what came is made durable: at most this much of a piece is lost by a kill. */
   readonly syncBytes: number;
+  /** The same after so long, for slow connections. */
+  readonly syncMs: number;
   /** A gap of up to so many bytes between two ranges is fetched along. */
   readonly gapBytes: number;
   /** Without a byte for so long a connection is given up and the rest is asked for again. */
@@ -41,6 +43,7 @@ export const FETCH_LIMITS: FetchLimits = {
   connections: 4,
   pieceBytes: 32 * MIB,
   syncBytes: 4 * MIB,
+  syncMs: 1_000,
   gapBytes: MIB / 4,
   stallMs: 30_000,
   retries: { triesMax: 6, firstDelayMs: 500 },

@@ -9,6 +9,9 @@ import { type HubClient, restOrGiveUp, Watch } from "./hub-client.ts";
 import type { FetchLimits } from "./hub-settings.ts";
 import type { WeightWriter } from "./weight-file.ts";
 
+/** Bodies come in small parts; so many bytes of them are written at once. */
+const WRITE_BYTES = 2 ** 20;
+
 export interface RangeFetch {
   readonly client: HubClient;
   readonly writer: WeightWriter;
@@ -43,35 +46,72 @@ export async function fetchRange(fetch: RangeFetch, [begin, end]: ByteRange): Pr
   await writer.commit();
 }
 
-/** One connection; throws unless it brought all. */
+/** One connection; throws unless it brought all. What came is written either way. */
 async function fetchOnce(
   { client, writer, target, size, limits, signal }: RangeFetch,
   [begin, end]: ByteRange,
   advance: (bytes: number) => void,
 ): Promise<void> {
   const watch = new Watch(limits.stallMs, signal);
-  let at = begin;
+  const stretch = new Stretch(writer, begin, advance);
   let unsynced = 0;
+  let syncedMs = performance.now();
   try {
     const { etag, body } = await client.openRange(target, [begin, end], size, watch);
     writer.accept(etag);
     for await (const part of body) {
-      const bytes = part.subarray(0, end - at);
-      await writer.write(bytes, at);
-      at += bytes.length;
+      const bytes = part.subarray(0, end - stretch.end);
+      stretch.add(bytes);
       unsynced += bytes.length;
-      advance(bytes.length);
-      if (at === end) return;
-      if (unsynced < limits.syncBytes) continue;
-      unsynced = 0;
+      const isAll = stretch.end === end;
+      const nowMs = performance.now();
+      const isDue = unsynced >= limits.syncBytes || nowMs - syncedMs >= limits.syncMs;
+      if (isAll || isDue || stretch.heldBytes >= WRITE_BYTES) await stretch.flush();
+      if (isAll) return;
+      if (!isDue) continue;
+      [unsynced, syncedMs] = [0, nowMs];
       await writer.commit();
     }
-    throw cutShortError(target, at - begin, end - begin);
+    throw cutShortError(target, stretch.end - begin, end - begin);
   } catch (thrown) {
+    await stretch.flush();
     const failure = watch.failure(thrown, target);
-    const isBroken = thrown instanceof TypeError && at > begin && !watch.isOver;
-    throw isBroken ? cutShortError(target, at - begin, end - begin, thrown) : failure;
+    const isBroken = thrown instanceof TypeError && stretch.end > begin && !watch.isOver;
+    throw isBroken ? cutShortError(target, stretch.end - begin, end - begin, thrown) : failure;
   } finally {
     watch.end();
+  }
+}
+
+/** Parts of a body, gathered to writes that are worth their cost. */
+class Stretch {
+  readonly #writer: WeightWriter;
+  readonly #advance: (bytes: number) => void;
+  #position: number;
+  #parts: Uint8Array[] = [];
+  heldBytes = 0;
+
+  constructor(writer: WeightWriter, begin: number, advance: (bytes: number) => void) {
+    this.#writer = writer;
+    this.#advance = advance;
+    this.#position = begin;
+  }
+
+  /** Where the next part belongs. */
+  get end(): number {
+    return this.#position + this.heldBytes;
+  }
+
+  add(part: Uint8Array): void {
+    this.#parts.push(part);
+    this.heldBytes += part.length;
+  }
+
+  async flush(): Promise<void> {
+    const [parts, bytes, position] = [this.#parts, this.heldBytes, this.#position];
+    if (bytes === 0) return;
+    [this.#parts, this.heldBytes, this.#position] = [[], 0, position + bytes];
+    await this.#writer.write(parts, position);
+    this.#advance(bytes);
   }
 }

@@ -144,14 +144,16 @@ export class WeightWriter {
     else if (known !== etag) throw changedError(this.#weights.place.target, known, etag);
   }
 
-  async write(bytes: Uint8Array, position: number): Promise<void> {
-    let done = 0;
-    while (done < bytes.length) {
-      const left = bytes.length - done;
-      const { bytesWritten } = await this.#handle.write(bytes, done, left, position + done);
-      done += bytesWritten;
+  /** Parts of a stretch of the file, in order. */
+  async write(parts: readonly Uint8Array[], position: number): Promise<void> {
+    let left = parts.filter(({ length }) => length > 0);
+    let at = position;
+    while (left.length > 0) {
+      const { bytesWritten } = await this.#handle.writev(left, at);
+      at += bytesWritten;
+      left = withoutFirst(left, bytesWritten);
     }
-    this.#written.push([position, position + bytes.length]);
+    this.#written.push([position, at]);
   }
 
   /** Makes durable what was written so far, and enters it. */
@@ -174,4 +176,14 @@ export class WeightWriter {
     await this.#committing.catch(() => undefined); // whoever committed has heard of it
     await this.#handle.close();
   }
+}
+
+/** What is left of parts when so many bytes of them have been written. */
+function withoutFirst(parts: readonly Uint8Array[], bytes: number): Uint8Array[] {
+  let skip = bytes;
+  return parts.flatMap((part) => {
+    const rest = part.subarray(Math.min(skip, part.length));
+    skip -= part.length - rest.length;
+    return rest.length > 0 ? [rest] : [];
+  });
 }

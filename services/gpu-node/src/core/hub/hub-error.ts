@@ -154,6 +154,13 @@ export function digestError(target: HubTarget, expected: string, found: string):
   return hubError("data_loss", "HUB_DIGEST_MISMATCH", message);
 }
 
+export function tooLargeError(target: HubTarget, bytes: number, bytesMax: number): AppError {
+  const message =
+    `${targetText(target)} has ${bytes} bytes, above the limit of ${bytesMax} for a text or JSON ` +
+    "file of a model; name a repository in diffusers layout";
+  return hubError("failed_precondition", "HUB_FILE_TOO_LARGE", message);
+}
+
 /** The innermost reason: `fetch failed` alone helps nobody. */
 function causeText(thrown: unknown): string {
   let at = thrown;
