@@ -20,7 +20,15 @@ export class GraphBuilder {
   readonly #names = new Set<string>();
 
   constructor(name: string) {
-    this.graph = { name, nodes: [], initializers: [], inputs: [], outputs: [], weightBytes: 0 };
+    this.graph = {
+      name,
+      nodes: [],
+      initializers: [],
+      inputs: [],
+      outputs: [],
+      weightBytes: 0,
+      tableBytes: 0,
+    };
   }
 
   /** A standard operator with one output, which it returns. */
