@@ -7,10 +7,10 @@ import {
   type Device,
   type Mode,
   type PlacementProblem,
-  planPlacement,
   stageSlopes,
   TILE_WORK,
-} from "./placement-plan.ts";
+} from "./placement.ts";
+import { planPlacement } from "./placement-plan.ts";
 
 const CASES = 4000;
 const seed = Number(process.env["FLUXLINE_TEST_SEED"] ?? Date.now() % 1_000_000);

@@ -2,10 +2,12 @@
 import type { Checkpoint } from "../core/checkpoint.ts";
 import { checkpointError } from "../core/checkpoint-error.ts";
 import type { Graph, ImageModel } from "../core/image-model.ts";
+import type { ModelSizes, SizingRequest } from "../core/model-sizes.ts";
 import type { BlockRange, ModelLayout } from "../core/stage-plan.ts";
 import type { RunType } from "../onnx/graph.ts";
 import { describeFlux1, FLUX1_PIPELINES } from "./flux1.ts";
 import { flux1Graphs, flux1Layout, type GraphSelection } from "./flux1-graphs.ts";
+import { flux1Sizes } from "./flux1-sizes.ts";
 import type { Recipe } from "./network.ts";
 
 export interface ModelOptions {
@@ -19,6 +21,7 @@ interface Family {
   readonly pipelines: readonly string[];
   readonly describe: (checkpoint: Checkpoint, options: ModelOptions) => ImageModel;
   readonly layout: (checkpoint: Checkpoint) => ModelLayout;
+  readonly sizes: (checkpoint: Checkpoint, request: SizingRequest) => ModelSizes;
   readonly graphs: (
     checkpoint: Checkpoint,
     options: ModelOptions,
@@ -31,6 +34,7 @@ const families: readonly Family[] = [
     pipelines: FLUX1_PIPELINES,
     describe: describeFlux1,
     layout: flux1Layout,
+    sizes: flux1Sizes,
     graphs: flux1Graphs,
   },
 ];
@@ -43,6 +47,11 @@ export function describeModel(checkpoint: Checkpoint, options: ModelOptions): Im
 /** What of the model can be placed where: for the stage planner. */
 export function modelLayout(checkpoint: Checkpoint): ModelLayout {
   return familyOf(checkpoint).layout(checkpoint);
+}
+
+/** Bytes and operations of its parts; a folder of configs without weights will do. */
+export function modelSizes(checkpoint: Checkpoint, request: SizingRequest): ModelSizes {
+  return familyOf(checkpoint).sizes(checkpoint, request);
 }
 
 /** The graphs of one rank, for a process that runs them and plans no request. */
