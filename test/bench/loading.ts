@@ -1,6 +1,7 @@
 /** Time and anonymous memory of loading a checkpoint, over the size of its weights as they run. */
 import { readFileSync } from "node:fs";
 import { ImageBench } from "../support/image-bench.ts";
+import { anonymousBytesOf } from "./anonymous-memory.ts";
 import type { Measurement } from "./measurement.ts";
 
 const SAMPLE_MS = 5;
@@ -31,15 +32,6 @@ export async function loading(folder: string, stored: string): Promise<Measureme
     { name: `${name}: after`, value: settled / weights, unit: "ratio", aim: { atMost: 1.1 }, note },
     { name: `${name}: driver`, value: driver / 2 ** 20, unit: "MiB", note: "growth of the driver" },
   ];
-}
-
-function anonymousBytesOf(pid: number): number {
-  try {
-    const status = readFileSync(`/proc/${pid}/status`, "utf8");
-    return Number(/RssAnon:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024;
-  } catch {
-    return 0; // it has just ended
-  }
 }
 
 function childOf(pid: number): number {

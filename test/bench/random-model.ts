@@ -36,9 +36,7 @@ export interface ModelGeometry {
   readonly parts: Readonly<Record<string, Changes>>;
 }
 
-const GEOMETRY = fileURLToPath(
-  new URL("../../docs/examples/flux1-dev-geometry", import.meta.url),
-);
+const GEOMETRY = fileURLToPath(new URL("../../docs/examples/flux1-dev-geometry", import.meta.url));
 const GOLDEN = fileURLToPath(new URL("../golden/data/checkpoints/dev-like", import.meta.url));
 const TABLE_LENGTH = (1 << 20) + 7;
 

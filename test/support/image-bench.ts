@@ -27,6 +27,7 @@ import {
 import type { ServiceTerms } from "@fluxline/gpu-node/core/turn.ts";
 import type { ImageModel, Pixels } from "@fluxline/gpu-node/core/image-model.ts";
 import { describeModel, modelLayout } from "@fluxline/gpu-node/models/families.ts";
+import type { RunType } from "@fluxline/gpu-node/onnx/graph.ts";
 import { realClock } from "@fluxline/platform/real-clock.ts";
 import type { StageProcesses } from "./stage-processes.ts";
 
@@ -48,6 +49,8 @@ export interface BenchJob {
 export interface BenchOptions {
   readonly device?: RunnerArguments;
   readonly limits?: Partial<DriverLimits>;
+  /** Default float32. */
+  readonly runType?: RunType;
   /** Stages of the pipeline, each a runner of its own in this process tree; default 1. */
   readonly stages?: number;
   /** First blocks of stages 1 to the last; default: by block cost. */
@@ -149,9 +152,9 @@ export class ImageBench {
   static async open(folder: string, options: BenchOptions = {}): Promise<ImageBench> {
     const checkpoint = await openCheckpoint(folder);
     const layout = modelLayout(checkpoint);
-    const { stages = 1, cuts, place = {} } = options;
+    const { stages = 1, cuts, place = {}, runType = "float32" } = options;
     const plan = planStages(layout, { stages, cuts, places: new Map(Object.entries(place)) });
-    const model = describeModel(checkpoint, { runType: "float32", stages: plan.stages });
+    const model = describeModel(checkpoint, { runType, stages: plan.stages });
     const links = await options.processes?.connect({
       onState: (state) => {
         options.onDevices?.(state);

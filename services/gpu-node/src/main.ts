@@ -1,6 +1,6 @@
 /**
  * The GPU node: `serve` drives a replica group, as its rank 0; `stage` is one of its other ranks;
- * `devices` and `inspect` answer questions about this machine and about a model folder. Logs go to
+ * `devices`, `inspect` and `plan` answer questions about this machine and about a model folder. Logs go to
  * stderr as JSON lines, answers to stdout.
  */
 import { availableParallelism } from "node:os";
@@ -14,6 +14,7 @@ const USAGE = `usage: main.ts serve --model DIR [OPTION VALUE ...]
        main.ts stage --model DIR --stages N --rank K --listen ADDRESS [OPTION VALUE ...]
        main.ts devices
        main.ts inspect DIR [--width N] [--height N] [--steps N]
+       main.ts plan DIR --devices 4x24GiB [--dtype TYPE] [--max-size WxH] [--max-batch N]
 
 A group of N stages is one \`serve\` (rank 0, which drives it) and a \`stage\` for each of ranks 1 to
 N-1; all are given the same model, --stages, --cuts and --place. An ADDRESS is unix:/path or
@@ -87,10 +88,17 @@ function logLevel(text: string): LogLevel {
   throw invalidArgument([{ field: "FLUXLINE_LOG_LEVEL", description }], "INVALID_CONFIG");
 }
 
-async function answer(command: "devices" | "inspect", argv: readonly string[]): Promise<void> {
+async function answer(
+  command: "devices" | "inspect" | "plan",
+  argv: readonly string[],
+): Promise<void> {
   if (command === "devices") {
     const { listDevices } = await import("./adapters/device-list.ts");
     return say(await listDevices());
+  }
+  if (command === "plan") {
+    const { planFolder } = await import("./adapters/placement-report.ts");
+    return say(await planFolder(argv));
   }
   const { inspectFolder } = await import("./adapters/model-inspection.ts");
   return say(await inspectFolder(argv));
@@ -108,6 +116,7 @@ async function main([command, ...argv]: readonly string[]): Promise<void> {
       return stage(argv);
     case "devices":
     case "inspect":
+    case "plan":
       return answer(command, argv);
     case "--help":
       console.log(USAGE);

@@ -52,3 +52,9 @@ export interface SizingRequest {
   readonly pixels: number;
   readonly textTokens: number;
 }
+
+/** The longest text that requests may have, and the steps of a usual one. */
+export interface PlanShape {
+  readonly textTokens: number;
+  readonly steps: number;
+}

@@ -2,12 +2,12 @@
 import type { Checkpoint } from "../core/checkpoint.ts";
 import { checkpointError } from "../core/checkpoint-error.ts";
 import type { Graph, ImageModel } from "../core/image-model.ts";
-import type { ModelSizes, SizingRequest } from "../core/model-sizes.ts";
+import type { ModelSizes, PlanShape, SizingRequest } from "../core/model-sizes.ts";
 import type { BlockRange, ModelLayout } from "../core/stage-plan.ts";
 import type { RunType } from "../onnx/graph.ts";
 import { describeFlux1, FLUX1_PIPELINES } from "./flux1.ts";
 import { flux1Graphs, flux1Layout, type GraphSelection } from "./flux1-graphs.ts";
-import { flux1Sizes } from "./flux1-sizes.ts";
+import { flux1PlanShape, flux1Sizes } from "./flux1-sizes.ts";
 import type { Recipe } from "./network.ts";
 
 export interface ModelOptions {
@@ -22,6 +22,7 @@ interface Family {
   readonly describe: (checkpoint: Checkpoint, options: ModelOptions) => ImageModel;
   readonly layout: (checkpoint: Checkpoint) => ModelLayout;
   readonly sizes: (checkpoint: Checkpoint, request: SizingRequest) => ModelSizes;
+  readonly planShape: (checkpoint: Checkpoint) => PlanShape;
   readonly graphs: (
     checkpoint: Checkpoint,
     options: ModelOptions,
@@ -35,6 +36,7 @@ const families: readonly Family[] = [
     describe: describeFlux1,
     layout: flux1Layout,
     sizes: flux1Sizes,
+    planShape: flux1PlanShape,
     graphs: flux1Graphs,
   },
 ];
@@ -52,6 +54,11 @@ export function modelLayout(checkpoint: Checkpoint): ModelLayout {
 /** Bytes and operations of its parts; a folder of configs without weights will do. */
 export function modelSizes(checkpoint: Checkpoint, request: SizingRequest): ModelSizes {
   return familyOf(checkpoint).sizes(checkpoint, request);
+}
+
+/** What its memory and its pace are planned for. */
+export function planShape(checkpoint: Checkpoint): PlanShape {
+  return familyOf(checkpoint).planShape(checkpoint);
 }
 
 /** The graphs of one rank, for a process that runs them and plans no request. */

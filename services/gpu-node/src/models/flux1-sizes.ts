@@ -11,6 +11,7 @@ import type {
   BlockSize,
   ComponentSize,
   ModelSizes,
+  PlanShape,
   SizingRequest,
   Slopes,
 } from "../core/model-sizes.ts";
@@ -20,7 +21,7 @@ import { type ClipTextConfig, clipTextGraph, readClipTextConfig } from "./clip-t
 import { blockOperations } from "./flux-cost.ts";
 import { fluxTransformerGraph, readFluxTransformerConfig } from "./flux-transformer.ts";
 import { type Flux1Components, flux1Components } from "./flux1-parts.ts";
-import { FLUX1_LIMITS } from "./flux1-profile.ts";
+import { FLUX1_LIMITS, flux1Steps } from "./flux1-profile.ts";
 import { computeType, loadedBytes } from "./loaded-bytes.ts";
 import { readT5EncoderConfig, type T5EncoderConfig, t5EncoderGraph } from "./t5-encoder.ts";
 import { readVaeConfig, type VaeConfig, vaeDecoderGraph } from "./vae.ts";
@@ -57,6 +58,11 @@ export function flux1Sizes(checkpoint: Checkpoint, request: SizingRequest): Mode
   };
 }
 
+export function flux1PlanShape(checkpoint: Checkpoint): PlanShape {
+  const { guidance } = readFluxTransformerConfig(flux1Components(checkpoint).transformer);
+  return { textTokens: FLUX1_LIMITS.maxSequenceLengthMax, steps: flux1Steps(guidance) };
+}
+
 function blockSizes(
   { transformer, vae }: Flux1Components,
   request: SizingRequest,
@@ -66,12 +72,23 @@ function blockSizes(
   const pixelsPerToken = (readVaeConfig(vae).scale * PATCH) ** 2;
   const { weightType, provider, pixels, textTokens } = request;
   const operations = blockOperations(config, pixels / pixelsPerToken, textTokens);
+  const last = operations.length - 1;
+  const known = new Map<string, number>();
+  const weightsOf = (block: number): number => {
+    const isDouble = block < config.doubleBlocks;
+    const kind = `${block === 0} ${block === last} ${isDouble}`;
+    const blocks = { first: block, end: block + 1 };
+    const bytes =
+      known.get(kind) ??
+      loadedBytes(fluxTransformerGraph(transformer, type, blocks), weightType, provider);
+    known.set(kind, bytes);
+    return bytes;
+  };
   return operations.map((work, block) => {
-    const graph = fluxTransformerGraph(transformer, type, { first: block, end: block + 1 });
     const live = block < config.doubleBlocks ? LIVE_IN_DOUBLE : LIVE_IN_SINGLE;
     const perTextToken = ARENA.step * live * config.width * FLOAT_BYTES[type];
     return {
-      weightBytes: loadedBytes(graph, weightType, provider),
+      weightBytes: weightsOf(block),
       operations: work,
       working: { perPixel: perTextToken / pixelsPerToken, perTextToken },
     };

@@ -1,0 +1,219 @@
+/**
+ * `npm run bench:memory`: the planner's estimate of memory against what a runner on the CPU provider
+ * is seen to hold, part by part, for checkpoints of a gigabyte and more with random weights.
+ *
+ *   npm run bench:memory -- [--run-type float32] [CASE ...]
+ *
+ * A runner keeps what each graph has once needed, so what it holds after a part is what the parts so
+ * far have needed at most.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { openCheckpoint } from "@fluxline/gpu-node/adapters/checkpoint-folder.ts";
+import type { InputPart } from "@fluxline/gpu-node/adapters/runner/device-runner.ts";
+import { WEIGHT_TYPES, type WeightType } from "@fluxline/gpu-node/core/model-sizes.ts";
+import type { NamedTensors } from "@fluxline/gpu-node/core/tensor.ts";
+import { planPool } from "@fluxline/gpu-node/models/pool-plan.ts";
+import type { RunType } from "@fluxline/gpu-node/onnx/graph.ts";
+import Table from "cli-table3";
+import { ImageBench } from "../support/image-bench.ts";
+import { anonymousBytesOf, peakDuring } from "./anonymous-memory.ts";
+import { type ModelGeometry, randomModel, type StoredType } from "./random-model.ts";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const CACHE = join(ROOT, ".cache/bench");
+const MIB = 2 ** 20;
+const STEPS = 2;
+const TEXT_TOKENS = 512;
+const AIM = 0.1;
+
+/** A denoiser of half FLUX.1's width, its autoencoder and its CLIP. */
+const WIDE_STEP: ModelGeometry = {
+  name: "memory-step",
+  parts: {
+    transformer: {
+      num_attention_heads: 12,
+      num_layers: 1,
+      num_single_layers: 5,
+      joint_attention_dim: 512,
+    },
+    text_encoder_2: { d_model: 512, d_ff: 1024, num_layers: 2, num_heads: 8 },
+  },
+};
+/** The same with a narrow autoencoder, so that the step is what counts. */
+const NARROW_VAE: ModelGeometry = {
+  name: "memory-narrow-vae",
+  parts: { ...WIDE_STEP.parts, vae: { block_out_channels: [32, 32, 64, 64] } },
+};
+/** Two layers of FLUX.1's T5. */
+const WIDE_TEXT: ModelGeometry = {
+  name: "memory-t5",
+  parts: {
+    transformer: { num_attention_heads: 2, num_layers: 1, num_single_layers: 1 },
+    text_encoder_2: { num_layers: 2 },
+  },
+};
+
+interface Case {
+  readonly geometry: ModelGeometry;
+  readonly stored: StoredType;
+  readonly width: number;
+  readonly height: number;
+  readonly rows: number;
+}
+
+const CASES: Readonly<Record<string, Case>> = {
+  "step-256": { geometry: WIDE_STEP, stored: "F32", width: 256, height: 256, rows: 1 },
+  "step-384": { geometry: WIDE_STEP, stored: "F32", width: 384, height: 384, rows: 1 },
+  "step-512": { geometry: WIDE_STEP, stored: "F32", width: 512, height: 512, rows: 1 },
+  "rows-512": { geometry: NARROW_VAE, stored: "F32", width: 512, height: 512, rows: 4 },
+  "wide-768": { geometry: NARROW_VAE, stored: "F32", width: 1024, height: 768, rows: 1 },
+  "text-256": { geometry: WIDE_TEXT, stored: "BF16", width: 256, height: 256, rows: 1 },
+};
+
+interface PartFigure {
+  readonly part: string;
+  readonly estimated: number;
+  readonly measured: number;
+}
+
+async function measure(one: Case, weightType: WeightType): Promise<PartFigure[]> {
+  const folder = await randomModel(CACHE, one.geometry, one.stored);
+  const estimated = await estimate(folder, one, weightType);
+  // A type that cannot be run yet is refused by the runner, with its reason.
+  const bench = await ImageBench.open(folder, { runType: weightType as RunType });
+  try {
+    const measured = await measureParts(bench, one);
+    return Object.keys(measured).map((part) => ({
+      part,
+      estimated: estimated[part as keyof Parts],
+      measured: measured[part as keyof Parts],
+    }));
+  } finally {
+    await bench.close();
+  }
+}
+
+interface Parts {
+  readonly loaded: number;
+  readonly encoding: number;
+  readonly steps: number;
+  readonly decoding: number;
+  readonly all: number;
+}
+
+async function estimate(folder: string, one: Case, weightType: WeightType): Promise<Parts> {
+  const checkpoint = await openCheckpoint(folder);
+  const { width, height, rows } = one;
+  const { result, runtimeBytes } = planPool(checkpoint, {
+    weightType,
+    provider: "cpu",
+    devices: [{ kind: "this machine", memoryBytes: 2 ** 40, operationsPerSecond: 1e12 }],
+    width,
+    height,
+    rows,
+    linkBytesPerSecond: 1e9,
+    order: "given",
+  });
+  const [stage] = result.placement.stages;
+  const parts = stage!.components;
+  const sum = (names: readonly string[], pick: (part: (typeof parts)[number]) => number) =>
+    parts.filter(({ name }) => names.includes(name)).reduce((all, part) => all + pick(part), 0);
+  const weights = sum(["clip", "t5", "vae"], ({ weightBytes }) => weightBytes);
+  return {
+    loaded: runtimeBytes + stage!.weightBytes + weights,
+    encoding: sum(["clip", "t5"], ({ workingBytes }) => workingBytes),
+    steps: stage!.workingBytes,
+    decoding: sum(["vae"], ({ workingBytes }) => workingBytes),
+    all: stage!.needBytes,
+  };
+}
+
+async function measureParts(bench: ImageBench, one: Case): Promise<Parts> {
+  const pid = bench.runnerPid;
+  const loaded = anonymousBytesOf(pid);
+  const { width, height, rows } = one;
+  const request = bench.resolve({
+    prompt: "a red circle",
+    width,
+    height,
+    steps: STEPS,
+    maxSequenceLength: TEXT_TOKENS,
+  });
+  const plan = bench.model.plan(request);
+  const text: Record<string, InputPart[]> = {};
+  const encoded = await peakDuring(pid, async () => {
+    for (const run of plan.encodings.positive.runs) {
+      const { tensors } = await bench.devices.run({
+        graph: run.graph,
+        inputs: inputParts(run.inputs, 1),
+        outputs: Object.keys(run.outputs),
+      });
+      for (const [output, name] of Object.entries(run.outputs)) {
+        text[name] = Array.from({ length: rows }, () => ({ tensor: tensors[output]! }));
+      }
+    }
+  });
+  const [latents] = [...plan.initialLatents()];
+  const stepped = await peakDuring(pid, async () => {
+    for (let step = 0; step < STEPS; step++) {
+      const own = inputParts(plan.rowInputs(step, latents!), rows);
+      const inputs = { ...text, ...own, ...inputParts(plan.sharedInputs(), 1) };
+      await bench.devices.runChain({ inputs, outputs: [bench.model.prediction] });
+    }
+  });
+  const peak = await peakDuring(pid, () =>
+    bench.devices.run({
+      graph: bench.model.decoder,
+      inputs: inputParts(plan.decodeInputs(latents!), 1),
+      outputs: [bench.model.decoded],
+    }),
+  );
+  return {
+    loaded,
+    encoding: encoded - loaded,
+    steps: stepped - encoded,
+    decoding: peak - stepped,
+    all: Math.max(encoded, stepped, peak),
+  };
+}
+
+function inputParts(tensors: NamedTensors, rows: number): Record<string, InputPart[]> {
+  const parts = Object.entries(tensors).map(([name, tensor]): [string, InputPart[]] => [
+    name,
+    Array.from({ length: rows }, () => ({ tensor })),
+  ]);
+  return Object.fromEntries(parts);
+}
+
+function figuresTable(name: string, figures: readonly PartFigure[]): string {
+  const table = new Table({ head: [name, "estimated", "measured", "ratio"] });
+  for (const { part, estimated, measured } of figures) {
+    const mib = (bytes: number): string => `${(bytes / MIB).toFixed(0)} MiB`;
+    table.push([part, mib(estimated), mib(measured), (estimated / measured).toFixed(2)]);
+  }
+  return table.toString();
+}
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { "run-type": { type: "string", default: "float32" } },
+});
+const weightType = WEIGHT_TYPES.find((known) => known === values["run-type"]);
+if (weightType === undefined) throw new Error(`--run-type: use ${WEIGHT_TYPES.join(", ")}`);
+const names = positionals.length === 0 ? Object.keys(CASES) : positionals;
+const found: Record<string, PartFigure[]> = {};
+for (const name of names) {
+  const one = CASES[name];
+  if (one === undefined) throw new Error(`no case ${name}; use ${Object.keys(CASES).join(", ")}`);
+  found[name] = await measure(one, weightType);
+  console.log(figuresTable(`${name}, ${weightType}`, found[name]));
+}
+const totals = Object.values(found).map((figures) => figures.at(-1)!);
+const off = totals.map(({ estimated, measured }) => Math.abs(estimated / measured - 1));
+const worst = Math.max(...off);
+console.log(`all: off by ${(100 * worst).toFixed(1)}% at most, ${100 * AIM}% is the aim`);
+mkdirSync(join(ROOT, "out"), { recursive: true });
+writeFileSync(join(ROOT, "out/bench-memory.json"), JSON.stringify(found, undefined, 2));
