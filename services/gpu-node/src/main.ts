@@ -20,6 +20,10 @@ A group of N stages is one \`serve\` (rank 0, which drives it) and a \`stage\` f
 N-1; all are given the same model, --stages, --cuts and --place. An ADDRESS is unix:/path or
 tcp://host:port. \`serve\` finds the stages by --stage-addresses ADDRESS,ADDRESS,.. in the order of
 their ranks, or by --stage-address-template with {rank} in it.
+  --stages N                  by default 1, or as many as --devices
+  --devices 2x24GiB           memory of the devices in the order of ranks: blocks and components are
+                              then placed as \`plan\` places them, for pictures up to --max-size in
+                              steps of up to --max-batch rows, and requests are admitted by it
   --cuts 3,5                  first blocks of stages 1 and on; by default by the cost of blocks
   --place clip=0,t5=1,vae=cpu rank of each network beside the denoiser, or cpu for one at rank 0
   --link-certificate, --link-key, --link-authority

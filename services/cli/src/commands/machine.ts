@@ -1,6 +1,6 @@
 /**
  * Questions that only the GPU node's program can answer, because only it knows runtimes and model
- * files: `fluxline devices` and `fluxline model inspect`. It is started, asked, and gone.
+ * files: `fluxline devices`, `fluxline model inspect` and `fluxline plan`. It is started, asked, and gone.
  */
 import { spawn } from "node:child_process";
 import { AppError, type ErrorRecord, fromErrorRecord } from "@fluxline/kernel/error.ts";
@@ -10,6 +10,7 @@ import { printLine, type Session } from "../session.ts";
 import { gpuNodeProgram } from "../stack/service-program.ts";
 import { describeDevices, type DeviceList } from "../view/device-view.ts";
 import { describeModel, type ModelReport } from "../view/model-view.ts";
+import { describePlan, type PlanReport } from "../view/plan-view.ts";
 
 const answerMsMax = 120_000;
 
@@ -38,6 +39,37 @@ export async function inspectModel(
   const answer = await askGpuNode<ModelReport>(args, session);
   printLine(session.stdout, options.json ? JSON.stringify(answer) : describeModel(answer));
   return exitCode.ok;
+}
+
+export interface PlanOptions {
+  readonly devices: string;
+  readonly dtype?: string;
+  readonly provider: string;
+  readonly maxSize?: string;
+  readonly maxBatch?: string;
+  readonly linkGbit?: string;
+  readonly json: boolean;
+}
+
+/** Exit code 1 if the model does not fit. */
+export async function planModel(
+  folder: string,
+  options: PlanOptions,
+  session: Session,
+): Promise<ExitCode> {
+  const args = ["plan", folder, "--devices", options.devices, "--provider", options.provider];
+  const given = {
+    dtype: options.dtype,
+    "max-size": options.maxSize,
+    "max-batch": options.maxBatch,
+    "link-gbit": options.linkGbit,
+  };
+  for (const [name, value] of Object.entries(given)) {
+    if (value !== undefined) args.push(`--${name}`, value);
+  }
+  const plan = await askGpuNode<PlanReport>(args, session);
+  printLine(session.stdout, options.json ? JSON.stringify(plan) : describePlan(plan, folder));
+  return plan.fits ? exitCode.ok : exitCode.failed;
 }
 
 /** The last line of its stdout is the answer, or the reason why there is none. */

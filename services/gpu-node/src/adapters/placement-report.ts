@@ -2,13 +2,25 @@
 import { parseArgs } from "node:util";
 import { AppError, type FieldViolation, invalidArgument } from "@fluxline/kernel/error.ts";
 import type { MemoryBound } from "@fluxline/kernel/memory-bound.ts";
-import { DEVICE_NAMES, type DeviceOffer, devicesText, parseDevices } from "../core/device-offer.ts";
+import {
+  DEVICE_NAMES,
+  type DeviceOffer,
+  devicesText,
+  parseDevices,
+  readSize,
+} from "../core/device-offer.ts";
 import { WEIGHT_TYPES, type WeightType } from "../core/model-sizes.ts";
 import type { Placement, PlacedComponent } from "../core/placement.ts";
 import type { BlockRange } from "../core/stage-plan.ts";
 import { computeType } from "../models/loaded-bytes.ts";
 import { type PlanChange, smallestChanges } from "../models/plan-change.ts";
-import { GBIT_BYTES, LINK_GBIT_DEFAULT, type PoolPlan, planPool } from "../models/pool-plan.ts";
+import {
+  GBIT_BYTES,
+  LINK_GBIT_DEFAULT,
+  LINK_GBIT_MAX,
+  type PoolPlan,
+  planPool,
+} from "../models/pool-plan.ts";
 import { openGeometry } from "./checkpoint-folder.ts";
 import { PROVIDERS } from "./runner/arguments.ts";
 
@@ -70,10 +82,7 @@ const OPTIONS = {
   "max-batch": { type: "string", default: "4" },
   "link-gbit": { type: "string", default: String(LINK_GBIT_DEFAULT) },
 } as const;
-export const ROWS_MAX = 64;
-const SIDE_MAX = 8192;
-const SIZE_MULTIPLE = 16;
-export const LINK_GBIT_MAX = 10_000;
+const ROWS_MAX = 64;
 
 interface PlanQuestion {
   readonly folder: string;
@@ -217,19 +226,4 @@ function readDevices(
   const parsed = parseDevices(text);
   violations.push(...parsed.violations);
   return parsed.devices;
-}
-
-/** Width and height in pixels. */
-export function readSize(
-  text: string,
-  violations: FieldViolation[],
-): { width: number; height: number } {
-  const [, width = 0, height = 0] = (/^(\d{1,5})x(\d{1,5})$/.exec(text) ?? []).map(Number);
-  const isSide = (side: number): boolean => {
-    return side >= SIZE_MULTIPLE && side <= SIDE_MAX && side % SIZE_MULTIPLE === 0;
-  };
-  if (isSide(width) && isSide(height)) return { width, height };
-  const rule = `use WIDTHxHEIGHT, multiples of ${SIZE_MULTIPLE} up to ${SIDE_MAX}, like 1024x1024`;
-  violations.push({ field: "--max-size", description: `is "${text}"; ${rule}` });
-  return { width: SIZE_MULTIPLE, height: SIZE_MULTIPLE };
 }

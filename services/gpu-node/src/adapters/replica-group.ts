@@ -81,9 +81,9 @@ export class ReplicaGroup {
     const { model: folder, runType } = this.#options;
     const checkpoint = await openCheckpoint(folder);
     const facts = rankFacts(checkpoint, this.#options);
-    const { layout, plan, recipe, numericsClass } = facts;
+    const { layout, plan, memory, recipe, numericsClass } = facts;
     const { stages } = plan;
-    const model = describeModel(checkpoint, { runType, recipe, stages });
+    const model = describeModel(checkpoint, { runType, recipe, stages, memory });
     const devices = this.#devices(model, facts);
     this.#lifecycle.add({ name: "devices", drain: () => devices.stop() });
     const loading = devices.start();

@@ -94,7 +94,7 @@ function readDevice(what: string): DeviceOffer | string {
   if (amount === undefined) {
     return `use a memory with its unit, like 24GiB or 24GB, or one of ${DEVICE_NAMES.join(", ")}`;
   }
-  const memoryBytes = Number(amount) * (unit.toLowerCase() === "gib" ? GIB : GB);
+  const memoryBytes = Math.floor(Number(amount) * (unit.toLowerCase() === "gib" ? GIB : GB));
   if (memoryBytes <= 0 || memoryBytes > MEMORY_BYTES_MAX) {
     return `use a memory above 0 and up to ${MEMORY_BYTES_MAX / GIB}GiB`;
   }
@@ -115,4 +115,22 @@ export function devicesText(devices: readonly Device[]): string {
     else runs.push({ kind, count: 1 });
   }
   return runs.map(({ kind, count }) => `${count}x${kind.replace(" ", "")}`).join(",");
+}
+
+const SIDE_MAX = 8192;
+const SIZE_MULTIPLE = 16;
+
+/** Width and height in pixels. */
+export function readSize(
+  text: string,
+  violations: FieldViolation[],
+): { width: number; height: number } {
+  const [, width = 0, height = 0] = (/^(\d{1,5})x(\d{1,5})$/.exec(text) ?? []).map(Number);
+  const isSide = (side: number): boolean => {
+    return side >= SIZE_MULTIPLE && side <= SIDE_MAX && side % SIZE_MULTIPLE === 0;
+  };
+  if (isSide(width) && isSide(height)) return { width, height };
+  const rule = `use WIDTHxHEIGHT, multiples of ${SIZE_MULTIPLE} up to ${SIDE_MAX}, like 1024x1024`;
+  violations.push({ field: "--max-size", description: `is "${text}"; ${rule}` });
+  return { width: SIZE_MULTIPLE, height: SIZE_MULTIPLE };
 }

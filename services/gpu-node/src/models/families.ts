@@ -1,4 +1,5 @@
 /** The model families there are, and which of them a checkpoint belongs to. */
+import type { MemoryBound } from "@fluxline/kernel/memory-bound.ts";
 import type { Checkpoint } from "../core/checkpoint.ts";
 import { checkpointError } from "../core/checkpoint-error.ts";
 import type { Graph, ImageModel } from "../core/image-model.ts";
@@ -15,6 +16,8 @@ export interface ModelOptions {
   readonly recipe?: Recipe | undefined;
   /** Cuts of the denoiser, in order and without a gap; default: one stage of all blocks. */
   readonly stages?: readonly BlockRange[];
+  /** For the profile: what each device of the group holds and needs. */
+  readonly memory?: readonly MemoryBound[];
 }
 
 interface Family {

@@ -35,10 +35,11 @@ const LIVE_IN_SINGLE = 12;
 const LIVE_IN_DOUBLE = 9;
 /**
  * The runtime's allocator takes memory in regions of powers of two and fills them as it can. Measured
- * on the CPU provider over nine shapes it holds 1.5 to 2.0 times what lives in a step, 1.1 to 1.4
- * times in T5, 1.3 to 1.8 times in the autoencoder (docs/sizing.md).
+ * on the CPU provider it holds 1.5 to 2.0 times what lives in a step, 1.1 to 1.4 times in T5, and in
+ * the autoencoder 1.3 times where its largest tensor is itself a power of two, up to 1.8 times where
+ * it is just above one (docs/sizing.md).
  */
-const ARENA = { step: 1.75, encoder: 1.4, decoder: 1.6 };
+const ARENA = { step: 1.75, encoder: 1.4, decoder: 1.3, decoderWaste: 0.45 };
 /** At full size the decoder's norm holds four tensors of its widest channels, in float32. */
 const LIVE_IN_DECODER = 4;
 const CLIP_TOKENS = 77;
@@ -124,7 +125,7 @@ function clipSize({ clip }: Flux1Components, request: SizingRequest, type: RunTy
     working: {
       perPixel: 0,
       perTextToken: 0,
-      fixedBytes: ARENA.encoder * live * FLOAT_BYTES[type],
+      fixedBytes: Math.ceil(ARENA.encoder * live * FLOAT_BYTES[type]),
     },
   };
 }
@@ -152,17 +153,27 @@ function t5Size({ t5 }: Flux1Components, request: SizingRequest, type: RunType):
   };
 }
 
-/** At full size, where pixels are most and channels still those of the level below. */
+/**
+ * At full size, where pixels are most and channels still those of the level below. `waste` is how
+ * far the largest tensor is from the region that it is put into.
+ */
 function vaeSize({ vae }: Flux1Components, request: SizingRequest, type: RunType): ComponentSize {
   const config = readVaeConfig(vae);
   const [last = 0, before = last] = config.levelChannels;
-  const perPixel = ARENA.decoder * LIVE_IN_DECODER * Math.max(last, before) * FLOAT_BYTES.float32;
+  const tensorPerPixel = Math.max(last, before) * FLOAT_BYTES.float32;
+  const largest = tensorPerPixel * request.pixels;
+  const waste = 2 ** Math.ceil(Math.log2(largest)) / largest - 1;
+  const arena = ARENA.decoder + ARENA.decoderWaste * waste;
   return {
     name: "vae",
     use: "decode",
     weightBytes: loadedBytes(vaeDecoderGraph(vae, type), request.weightType, request.provider),
     operations: vaeOperationsPerPixel(config) * request.pixels,
-    working: { perPixel, perTextToken: 0, fixedBytes: 0 },
+    working: {
+      perPixel: arena * LIVE_IN_DECODER * tensorPerPixel,
+      perTextToken: 0,
+      fixedBytes: 0,
+    },
   };
 }
 

@@ -29,7 +29,7 @@ const MIB = 2 ** 20;
 /** A bare runner process: measured 41 to 59 MiB of anonymous memory, and what calls leave to collect. */
 const CPU_RUNTIME_BYTES = 64 * MIB;
 /** Context and libraries of a GPU, 0.6 GiB, and workspace of its kernels: an estimate. */
-const GPU_RUNTIME_BYTES = 0.85 * GIB;
+const GPU_RUNTIME_BYTES = Math.ceil(0.85 * GIB);
 /** Of a component that is loaded for each use: an estimate. */
 const LOAD_BYTES_PER_SECOND = 1e9;
 /** Of 16 processor cores beside a GPU at 60 GFLOP/s each: an estimate. */
@@ -38,6 +38,7 @@ const HOST_OPERATIONS_PER_SECOND = 1e12;
 const TILES: readonly number[] = [1024, 512, 256];
 
 export const LINK_GBIT_DEFAULT = 10;
+export const LINK_GBIT_MAX = 10_000;
 export const GBIT_BYTES = 1e9 / 8;
 
 export interface PoolPlan {
@@ -73,6 +74,40 @@ export function planPool(checkpoint: Checkpoint, request: PoolPlanRequest): Pool
   });
   const memory = result.placement.stages.map(({ bound }) => bound);
   return { result, sizes, demand, steps, runtimeBytes, memory };
+}
+
+/**
+ * Memory of the runner on the processor beside rank 0, if anything is placed there. Components are
+ * computed there as on the CPU provider.
+ */
+export function hostMemory(
+  checkpoint: Checkpoint,
+  { weightType, width, height }: PoolPlanRequest,
+  { result, demand }: PoolPlan,
+  availableBytes: number,
+): MemoryBound[] {
+  const { host, decodeTile } = result.placement;
+  if (host.components.length === 0) return [];
+  const { textTokens } = demand;
+  const request = { weightType, provider: "cpu", pixels: width * height, textTokens };
+  const { components } = modelSizes(checkpoint, request);
+  const there = components.filter(({ name }) => host.components.includes(name));
+  const total = (pick: (part: (typeof there)[number]) => number): number => {
+    return there.reduce((sum, part) => sum + pick(part), 0);
+  };
+  return [
+    {
+      device: "cpu",
+      availableBytes,
+      fixedBytes:
+        CPU_RUNTIME_BYTES + total(({ weightBytes, working }) => weightBytes + working.fixedBytes),
+      rowBytesPerPixel: 0,
+      rowBytesPerTextToken: 0,
+      decodeBytesPerPixel: total(({ use, working }) => (use === "decode" ? working.perPixel : 0)),
+      decodePixelsMax: decodeTile ** 2,
+      encodeBytesPerTextToken: total(({ working }) => working.perTextToken),
+    },
+  ];
 }
 
 export function runtimeBytesOf(provider: string): number {
