@@ -455,7 +455,7 @@ test("--version prints the version of the package", async () => {
 });
 
 describe("help", () => {
-  test.each([[[]], [["generate"]], [["up"]], [["jobs"]], [["model", "inspect"]]])(
+  test.each([[[]], [["generate"]], [["up"]], [["jobs"]], [["model", "inspect"]], [["plan"]]])(
     "%j teaches by example",
     async (command) => {
       const { code, stdout } = await fluxline([...command, "--help"]);
