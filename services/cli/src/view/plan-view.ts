@@ -69,6 +69,8 @@ export function describePlan(plan: PlanReport, model: string): string {
     `largest   ${width}x${height}, ${textTokens} text tokens, ${rows} rows in a step`,
     "",
     stageTable(plan),
+    "(GiB; step: working memory of all rows; components: their weights and working memory)",
+    ...(isSequential(plan) ? ["(*: loaded for each use and let go after it)"] : []),
     "",
     ...(plan.fits ? verdict(plan, model) : shortfall(plan, model)),
   ].join("\n");
@@ -99,6 +101,11 @@ function stageTable({ stages }: PlanReport): string {
   return textTable([...head, "free", "share of the step"], rows);
 }
 
+function isSequential({ stages }: PlanReport): boolean {
+  const placed = stages.flatMap(({ components }) => components);
+  return placed.some(({ mode }) => mode === "sequential");
+}
+
 function modeMark(mode: Component["mode"]): string {
   return mode === "sequential" ? "*" : "";
 }
@@ -106,20 +113,16 @@ function modeMark(mode: Component["mode"]): string {
 function verdict(plan: PlanReport, model: string): string[] {
   const { decodeTile, bottleneck, stages, host, pace, linkGbit, devices, steps } = plan;
   const lines = [
-    "All figures in GiB; step: working memory of a step; components: weights and working memory.",
     `decoding  ${decodeTile === 0 ? "whole pictures" : `in tiles of ${decodeTile}x${decodeTile}`}`,
     `slowest   ${bottleneck}${stages.length > 1 ? `; links of ${linkGbit} Gbit/s` : ""}`,
   ];
-  if (stages.some(({ components }) => components.some(({ mode }) => mode === "sequential"))) {
-    lines.push("*         loaded for each use and let go after it (--sequential)");
-  }
   if (host.components.length > 0) {
     const size = byteText(host.bytes);
     const where = "on the processor beside rank 0, in the host's memory";
     lines.push(`cpu       ${host.components.join(", ")} ${where} (weights ${size} or more)`);
   }
   if (pace === undefined) {
-    lines.push("pace      not known: published speeds are of other devices, or of 16-bit numbers");
+    lines.push("pace      not known: no speed was published for these devices with this type");
   } else {
     const { stepsPerSecond, imagesPerMinute } = pace;
     const [rate, images] = [stepsPerSecond.toFixed(2), imagesPerMinute.toFixed(1)];
