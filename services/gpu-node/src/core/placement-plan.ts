@@ -38,9 +38,15 @@ export function planPreferred(problem: PlacementProblem): PlacementResult {
 export function planPlacement(problem: PlacementProblem): PlacementResult {
   checkSize(problem);
   const tables = tileChoices(problem).map((tile) => new PlacementTable(problem, tile));
+  // Small tiles need the least: what does not fit with them does not fit at all.
+  const leanest = tables.reduce((a, b) => (b.decodedPixels < a.decodedPixels ? b : a));
+  const least = leanest.leastShortfall();
+  if (least === undefined) throw impossibleChoices();
+  if (least.bytes > 0) {
+    return { fits: false, placement: least.placement(), shortfallBytes: least.bytes };
+  }
   let limit = Number.POSITIVE_INFINITY;
   for (const table of tables) limit = Math.min(limit, table.leastBottleneck(limit));
-  if (limit === Number.POSITIVE_INFINITY) return leastShortfall(tables);
   let best: Placement | undefined;
   for (const table of tables) {
     const found = table.mostEven(limit);
@@ -51,17 +57,8 @@ export function planPlacement(problem: PlacementProblem): PlacementResult {
   return { fits: true, placement: best };
 }
 
-function leastShortfall(tables: readonly PlacementTable[]): PlacementResult {
-  let shortfallBytes = Number.POSITIVE_INFINITY;
-  let placement: Placement | undefined;
-  for (const table of tables) {
-    const found = table.leastShortfall();
-    if (found === undefined || found.bytes >= shortfallBytes) continue;
-    shortfallBytes = found.bytes;
-    placement = found.placement;
-  }
-  if (placement !== undefined) return { fits: false, placement, shortfallBytes };
-  throw new AppError("invalid_argument", "no plan has the cuts and places that were given", {
+function impossibleChoices(): AppError {
+  return new AppError("invalid_argument", "no plan has the cuts and places that were given", {
     reason: "INVALID_PLAN",
   });
 }

@@ -102,9 +102,16 @@ export class PlacementTable {
     return this.#solve({ kind: "squares", limit: limit * (1 + ROUNDING) })?.placement();
   }
 
-  leastShortfall(): { bytes: number; placement: Placement } | undefined {
+  /** Undefined if no plan has the choices that are fixed. */
+  leastShortfall(): { bytes: number; placement: () => Placement } | undefined {
     const found = this.#solve({ kind: "shortfall" });
-    return found && { bytes: found.value, placement: found.placement() };
+    return found && { bytes: found.value, placement: found.placement };
+  }
+
+  /** At a time. */
+  get decodedPixels(): number {
+    const { pixels } = this.#problem.demand;
+    return this.#tile === 0 ? pixels : Math.min(pixels, this.#tile ** 2);
   }
 
   #componentSecondsMax(): number {
@@ -281,10 +288,9 @@ export class PlacementTable {
   }
 
   #workingOf({ use, working }: ComponentSize): number {
-    const { pixels, textTokens } = this.#problem.demand;
-    const decoded = this.#tile === 0 ? pixels : Math.min(pixels, this.#tile ** 2);
+    const { textTokens } = this.#problem.demand;
     const linear =
-      use === "decode" ? working.perPixel * decoded : working.perTextToken * textTokens;
+      use === "decode" ? working.perPixel * this.decodedPixels : working.perTextToken * textTokens;
     return working.fixedBytes + linear;
   }
 

@@ -36,7 +36,8 @@ function partBytes(checkpoint: Checkpoint, type: WeightType, provider: string) {
 
 /** The same, tensor by tensor of the files. */
 function tensorBytes(checkpoint: Checkpoint, type: WeightType, provider: string) {
-  const computed = type === "int8" ? (provider === "cpu" ? "float32" : "float16") : type;
+  const half = provider === "cpu" ? "float32" : "float16";
+  const computed = type === "int8" || type === "float16" ? half : type;
   const bytes = computed === "float32" ? 4 : 2;
   const total = (part: string, of: (tensor: StoredTensor) => number): number =>
     [...component(checkpoint, part).weights.values()].reduce((sum, one) => sum + of(one), 0);

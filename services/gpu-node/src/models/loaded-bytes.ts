@@ -2,7 +2,8 @@
  * Bytes of a graph's weights once they are loaded, from the graph itself: so that what a plan counts
  * and what runs cannot drift apart.
  *
- *   float32, float16, bfloat16   elements x bytes of the type in which each is computed with
+ *   float32, float16, bfloat16   elements x bytes of the type in which each is computed with, which
+ *                                on the CPU provider is float32 for float16
  *   int8                         linear layers of the blocks, [N, K]:
  *                                N x ceil(K / 128) x (128 + bytes of a scale); the rest in the
  *                                compute type
@@ -19,10 +20,13 @@ export const INT8_BLOCK = 128;
 const QUANTISED_GRAPHS = /^(transformer|text_encoder_2)/;
 const INSIDE_A_BLOCK = /^(double|single|block)\.\d+\./;
 
-/** What is computed with while weights are held as int8. */
+/**
+ * What is computed with, and held beside int8. The CPU provider has no kernels for float16: it turns
+ * such weights into float32 while it loads (measured).
+ */
 export function computeType(weightType: WeightType, provider: string): RunType {
-  if (weightType !== "int8") return weightType;
-  return provider === "cpu" ? "float32" : "float16";
+  if (weightType === "int8") return provider === "cpu" ? "float32" : "float16";
+  return weightType === "float16" && provider === "cpu" ? "float32" : weightType;
 }
 
 /** `graph` is built in the `computeType`. */

@@ -35,11 +35,12 @@ export function smallestChanges(
   const [rows, sizes, types] = [fewerRows(request), smallerSizes(request), smallerTypes(request)];
   const alone = [rows, sizes, types].flatMap((kind) => kind.find(fits) ?? []);
   const together = alone.length > 0 ? [] : combined(rows.slice(-1), sizes, types, fits);
+  const blocks = planPool(checkpoint, request).sizes.blocks.length;
+  const room = Math.min(MORE_DEVICES_MAX, blocks - request.devices.length);
+  const counts = Array.from({ length: room }, (_, index) => index + 1);
   const kinds = [...new Set(request.devices.map(({ kind }) => kind))];
   const devices = kinds.flatMap((kind) => {
-    const counts = Array.from({ length: MORE_DEVICES_MAX }, (_, index) => index + 1);
-    const room = counts.filter((count) => hasRoom(checkpoint, request, count));
-    return room.map((count) => ({ moreDevices: { kind, count } })).find(fits) ?? [];
+    return counts.map((count) => ({ moreDevices: { kind, count } })).find(fits) ?? [];
   });
   const steps = Math.ceil(shortfallBytes / MEMORY_STEP_BYTES);
   const memory = [{ moreMemoryBytes: steps * MEMORY_STEP_BYTES }].filter(fits);
@@ -91,9 +92,4 @@ function combined(
     ),
   );
   return [all.find((change) => Object.keys(change).length > 1 && fits(change)) ?? []].flat();
-}
-
-function hasRoom(checkpoint: Checkpoint, request: PoolPlanRequest, more: number): boolean {
-  const { sizes } = planPool(checkpoint, { ...request, devices: request.devices.slice(0, 1) });
-  return request.devices.length + more <= sizes.blocks.length;
 }

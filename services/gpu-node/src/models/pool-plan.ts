@@ -4,7 +4,7 @@
  */
 import type { MemoryBound, MemoryDemand } from "@fluxline/kernel/memory-bound.ts";
 import type { Checkpoint } from "../core/checkpoint.ts";
-import type { ModelSizes, WeightType } from "../core/model-sizes.ts";
+import type { ModelSizes, SizingRequest, WeightType } from "../core/model-sizes.ts";
 import type { Device, FixedChoices, PlacementProblem, PlacementResult } from "../core/placement.ts";
 import { planPreferred } from "../core/placement-plan.ts";
 import { modelSizes, planShape } from "./families.ts";
@@ -56,7 +56,7 @@ export function planPool(checkpoint: Checkpoint, request: PoolPlanRequest): Pool
   const { weightType, provider, devices, width, height, rows } = request;
   const { textTokens, steps } = planShape(checkpoint);
   const pixels = width * height;
-  const sizes = modelSizes(checkpoint, { weightType, provider, pixels, textTokens });
+  const sizes = sizesOnce(checkpoint, { weightType, provider, pixels, textTokens });
   const runtimeBytes = runtimeBytesOf(provider);
   const demand = { pixels, textTokens, rows };
   const result = planPreferred({
@@ -74,6 +74,18 @@ export function planPool(checkpoint: Checkpoint, request: PoolPlanRequest): Pool
   });
   const memory = result.placement.stages.map(({ bound }) => bound);
   return { result, sizes, demand, steps, runtimeBytes, memory };
+}
+
+/** Building graphs takes longer than planning, and a search for what fits asks again and again. */
+const knownSizes = new WeakMap<Checkpoint, Map<string, ModelSizes>>();
+
+function sizesOnce(checkpoint: Checkpoint, request: SizingRequest): ModelSizes {
+  const known = knownSizes.get(checkpoint) ?? new Map<string, ModelSizes>();
+  knownSizes.set(checkpoint, known);
+  const key = JSON.stringify(request);
+  const sizes = known.get(key) ?? modelSizes(checkpoint, request);
+  known.set(key, sizes);
+  return sizes;
 }
 
 /**
