@@ -103,6 +103,16 @@ describe("what is wrong is named", () => {
       ["--device-class is for GPUs"],
     ],
     [
+      "devices, sizes and rates that are none",
+      [...MODEL, "--devices", "2x24,0xH100", "--max-size", "1000x1000", "--link-gbit", "0"],
+      ["--link-gbit is 0", '--max-size is "1000x1000"', '--devices has "2x24"', "--devices has"],
+    ],
+    [
+      "other stages than devices",
+      [...MODEL, "--devices", "2x24GiB", "--stages", "3"],
+      ["--stages is 3; --devices has 2", "--stage-addresses is missing; 3 stages need 2"],
+    ],
+    [
       "several at once",
       ["--stages", "0", "--cuts", "x", "--place", "t5=gpu,vae=0,vae=1", "--link-key", "/k"],
       [
