@@ -59,6 +59,8 @@ export interface PlanReport {
 }
 
 const GIB = 2 ** 30;
+/** Estimates were that far off in a measured case, or less. */
+const TIGHT = 0.05;
 
 /** `model`: as it was typed, for the commands that follow from the plan. */
 export function describePlan(plan: PlanReport, model: string): string {
@@ -66,7 +68,7 @@ export function describePlan(plan: PlanReport, model: string): string {
   const computed = dtype === computeType ? "" : ` (computed in ${computeType})`;
   return [
     `model     ${name} as ${dtype}${computed} on provider ${provider}`,
-    `largest   ${width}x${height}, ${textTokens} text tokens, ${rows} rows in a step`,
+    `largest   ${width}x${height}, ${textTokens} text tokens, ${rows} ${rows === 1 ? "row" : "rows"} in a step`,
     "",
     stageTable(plan),
     "(GiB; step: working memory of all rows; components: their weights and working memory)",
@@ -117,9 +119,15 @@ function verdict(plan: PlanReport, model: string): string[] {
     `slowest   ${bottleneck}${stages.length > 1 ? `; links of ${linkGbit} Gbit/s` : ""}`,
   ];
   if (host.components.length > 0) {
-    const size = byteText(host.bytes);
-    const where = "on the processor beside rank 0, in the host's memory";
-    lines.push(`cpu       ${host.components.join(", ")} ${where} (weights ${size} or more)`);
+    const where = `on the processor beside rank 0: ${byteText(host.bytes)} of the host's memory`;
+    lines.push(`cpu       ${host.components.join(", ")} ${where}`);
+  }
+  const tight = stages.filter(({ freeBytes, memoryBytes }) => freeBytes < TIGHT * memoryBytes);
+  if (tight.length > 0) {
+    const ranks = tight.map(({ rank }) => rank).join(", ");
+    lines.push(
+      `tight     rank ${ranks}: estimates are good to about ${100 * TIGHT}% of the memory`,
+    );
   }
   if (pace === undefined) {
     lines.push("pace      not known: no speed was published for these devices with this type");
@@ -179,5 +187,6 @@ function changeText(
 }
 
 function gib(bytes: number): string {
-  return (bytes / GIB).toFixed(1);
+  const value = bytes / GIB;
+  return value.toFixed(Math.abs(value) < 0.95 ? 2 : 1);
 }

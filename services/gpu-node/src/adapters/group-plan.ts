@@ -114,12 +114,14 @@ function sequentialOf({ stages }: Placement): Set<string> {
 }
 
 function doesNotFit(options: RankOptions, offer: GroupOffer, shortfallBytes: number): AppError {
-  const { model, runType, rowsMax } = options;
+  const { model, runType, rowsMax, provider } = options;
   const { devices, width, height } = offer;
   const missing = `${(shortfallBytes / 2 ** 30).toFixed(1)} GiB`;
   const what = `${width}x${height} in steps of ${rowsMax} rows as ${runType}`;
   const list = devicesText(devices);
-  const wayOut = `\`fluxline plan ${model} --devices ${list}\` tells what would fit`;
+  const largest = `--max-size ${width}x${height} --max-batch ${rowsMax}`;
+  const asked = `--devices ${list} --provider ${provider} --dtype ${runType} ${largest}`;
+  const wayOut = `\`fluxline plan ${model} ${asked}\` tells what would`;
   const text = `does not hold ${what}: at least ${missing} are missing on a device; ${wayOut}`;
   return new AppError("failed_precondition", `--devices ${list} ${text}`, {
     reason: "PLAN_DOES_NOT_FIT",

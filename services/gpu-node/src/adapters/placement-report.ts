@@ -1,7 +1,8 @@
 /** The answer of `main.ts plan`: what goes where, what it takes, and what would make it fit. */
 import { parseArgs } from "node:util";
 import { AppError, type FieldViolation, invalidArgument } from "@fluxline/kernel/error.ts";
-import type { MemoryBound } from "@fluxline/kernel/memory-bound.ts";
+import { type MemoryBound, memoryNeed } from "@fluxline/kernel/memory-bound.ts";
+import type { Checkpoint } from "../core/checkpoint.ts";
 import {
   DEVICE_NAMES,
   type DeviceOffer,
@@ -16,9 +17,11 @@ import { computeType } from "../models/loaded-bytes.ts";
 import { type PlanChange, smallestChanges } from "../models/plan-change.ts";
 import {
   GBIT_BYTES,
+  hostMemory,
   LINK_GBIT_DEFAULT,
   LINK_GBIT_MAX,
   type PoolPlan,
+  type PoolPlanRequest,
   planPool,
 } from "../models/pool-plan.ts";
 import { openGeometry } from "./checkpoint-folder.ts";
@@ -123,7 +126,7 @@ async function planQuestion(question: PlanQuestion): Promise<PlacementReport> {
     steps,
     linkGbit,
     stages: stageReports(plan),
-    host: { components: placement.host.components, bytes: hostBytes(plan) },
+    host: { components: placement.host.components, bytes: hostBytes(checkpoint, request, plan) },
     decodeTile: placement.decodeTile,
     bottleneck: placement.bottleneck.resource,
     ...pace(question, placement, steps),
@@ -153,12 +156,10 @@ function stageReports({ result, runtimeBytes }: PoolPlan): StageReport[] {
   }));
 }
 
-/** Weights of what is placed on the processor, at least. */
-function hostBytes({ result, sizes }: PoolPlan): number {
-  const { components } = result.placement.host;
-  return sizes.components
-    .filter(({ name }) => components.includes(name))
-    .reduce((sum, { weightBytes }) => sum + weightBytes, 0);
+/** Of the host's memory, which `--devices` says nothing of. */
+function hostBytes(checkpoint: Checkpoint, request: PoolPlanRequest, plan: PoolPlan): number {
+  const bounds = hostMemory(checkpoint, request, plan, 0);
+  return bounds.reduce((sum, bound) => sum + memoryNeed(bound, plan.demand), 0);
 }
 
 function pace(
@@ -191,7 +192,7 @@ function parse(argv: readonly string[]): PlanQuestion {
   if (weightType === "bfloat16" && provider === "cpu") {
     wrong("--dtype", "is bfloat16, in which provider cpu does not compute; use float32 or int8");
   }
-  const devices = readDevices(values.devices, violations);
+  const devices = readDevices(values.devices, provider, violations);
   const { width, height } = readSize(values["max-size"], violations);
   const whole = (name: "max-batch" | "link-gbit", max: number): number => {
     const value = Number(values[name]);
@@ -215,6 +216,7 @@ function parseOptions(argv: readonly string[]) {
 
 function readDevices(
   text: string | undefined,
+  provider: string,
   violations: FieldViolation[],
 ): readonly DeviceOffer[] {
   if (text === undefined) {
@@ -223,7 +225,7 @@ function readDevices(
     violations.push({ field: "--devices", description });
     return [];
   }
-  const parsed = parseDevices(text);
+  const parsed = parseDevices(text, provider);
   violations.push(...parsed.violations);
   return parsed.devices;
 }

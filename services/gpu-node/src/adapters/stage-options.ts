@@ -184,7 +184,7 @@ export class OptionReader {
 
 export function readRankOptions(reader: OptionReader, cores: number): RankOptions {
   const provider = reader.oneOf("provider", PROVIDERS, "cpu");
-  const offer = readOffer(reader);
+  const offer = readOffer(reader, provider);
   return {
     pool: reader.token("pool"),
     group: reader.token("group"),
@@ -253,12 +253,12 @@ function readPlaces(reader: OptionReader): ReadonlyMap<string, Place> {
   return places;
 }
 
-function readOffer(reader: OptionReader): GroupOffer | undefined {
+function readOffer(reader: OptionReader, provider: Provider): GroupOffer | undefined {
   const text = reader.text("devices");
   const violations: FieldViolation[] = [];
   const { width, height } = readSize(reader.text("max-size") ?? "", violations);
   const linkGbit = reader.whole("link-gbit", { max: LINK_GBIT_MAX });
-  const parsed = text === undefined ? undefined : parseDevices(text);
+  const parsed = text === undefined ? undefined : parseDevices(text, provider);
   for (const { field, description } of [...violations, ...(parsed?.violations ?? [])]) {
     reader.wrong(field.replace("--", ""), description);
   }

@@ -38,8 +38,11 @@ const PROFILES: Readonly<Record<string, DeviceProfile>> = {
   L20: { memoryGib: 44, pictureSeconds: 26.4 },
 };
 
-/** A device of which only the memory is known computes at this rate; only ratios matter then. */
-const NOMINAL_OPERATIONS_PER_SECOND = 1e14;
+/**
+ * A device of which only the memory is known is taken to compute at this rate, so that links and
+ * loading have something to be weighed against: a middling GPU, or two cores as measured.
+ */
+const NOMINAL_OPERATIONS_PER_SECOND = { gpu: 1e14, cpu: 2e11 };
 
 export const DEVICE_NAMES = Object.keys(PROFILES);
 
@@ -48,11 +51,11 @@ export interface ParsedDevices {
   readonly violations: readonly FieldViolation[];
 }
 
-/** Every part that is wrong is named. */
-export function parseDevices(text: string, field = "--devices"): ParsedDevices {
+/** Every part that is wrong is named. `provider`: what the devices compute with. */
+export function parseDevices(text: string, provider: string): ParsedDevices {
   const violations: FieldViolation[] = [];
   const wrong = (description: string): [] => {
-    violations.push({ field, description });
+    violations.push({ field: "--devices", description });
     return [];
   };
   const found = text.split(",").flatMap((part): DeviceOffer[] => {
@@ -73,7 +76,7 @@ export function parseDevices(text: string, field = "--devices"): ParsedDevices {
     : found.map((device) => ({
         ...device,
         isSpeedKnown: false,
-        operationsPerSecond: NOMINAL_OPERATIONS_PER_SECOND,
+        operationsPerSecond: NOMINAL_OPERATIONS_PER_SECOND[provider === "cpu" ? "cpu" : "gpu"],
       }));
   return { devices, violations };
 }
@@ -101,7 +104,7 @@ function readDevice(what: string): DeviceOffer | string {
   return {
     kind: `${Number(amount)} ${unit.toLowerCase() === "gib" ? "GiB" : "GB"}`,
     memoryBytes,
-    operationsPerSecond: NOMINAL_OPERATIONS_PER_SECOND,
+    operationsPerSecond: NOMINAL_OPERATIONS_PER_SECOND.gpu,
     isSpeedKnown: false,
   };
 }

@@ -15,6 +15,7 @@
  */
 import { assert } from "@fluxline/kernel/assert.ts";
 import { AppError } from "@fluxline/kernel/error.ts";
+import type { ModelSizes } from "./model-sizes.ts";
 import type { Placement, PlacementProblem, PlacementResult } from "./placement.ts";
 import { PlacementTable } from "./placement-table.ts";
 
@@ -23,15 +24,33 @@ const STATES_MAX = 6_000_000;
 
 /**
  * What costs a person least comes first: pictures decoded whole on the devices; then in tiles, which
- * costs a part of a second; then components on the processor beside rank 0, which costs many.
+ * costs a part of a second; then components on the processor beside rank 0, which costs many: those
+ * that cost the fewest.
  */
 export function planPreferred(problem: PlacementProblem): PlacementResult {
   const onDevices = { ...problem, hostOperationsPerSecond: undefined };
   const whole = planPlacement({ ...onDevices, tiles: [] });
   if (whole.fits) return whole;
-  const inTiles = planPlacement(onDevices);
-  if (inTiles.fits || problem.hostOperationsPerSecond === undefined) return inTiles;
-  return planPlacement(problem);
+  let result = planPlacement(onDevices);
+  if (problem.hostOperationsPerSecond === undefined) return result;
+  for (const hostMay of hostSubsets(problem)) {
+    if (result.fits) return result;
+    result = planPlacement({ ...problem, hostMay });
+  }
+  return result;
+}
+
+/** Names of some of the components, those with the least work first, all of them last. */
+function hostSubsets({ sizes: { components } }: PlacementProblem): string[][] {
+  let subsets: ModelSizes["components"][] = [[]];
+  for (const component of components) {
+    subsets = subsets.flatMap((subset) => [subset, [...subset, component]]);
+  }
+  const work = (subset: ModelSizes["components"]): number => {
+    return subset.reduce((sum, { operations }) => sum + operations, 0);
+  };
+  const ordered = subsets.slice(1).toSorted((a, b) => work(a) - work(b));
+  return ordered.map((subset) => subset.map(({ name }) => name));
 }
 
 /** @throws AppError INVALID_PLAN if there are more devices than blocks, or too many kinds of them */

@@ -233,13 +233,14 @@ export class PlacementTable {
 
   /** Which components could stand beside rank 0, and what that takes. */
   #hostChoices(): { mask: number; seconds: number }[] {
-    const { sizes, hostOperationsPerSecond: speed, fixed, steps } = this.#problem;
+    const { sizes, hostOperationsPerSecond: speed, hostMay, fixed, steps } = this.#problem;
     const choices = Array.from({ length: this.#masks }, (_, mask) => mask).filter((mask) =>
       sizes.components.every(({ name }, index) => {
         const place = fixed?.places?.get(name);
         const isThere = (mask & (1 << index)) !== 0;
         if (place !== undefined) return isThere === (place === "cpu");
-        return !isThere || speed !== undefined;
+        const may = speed !== undefined && (hostMay === undefined || hostMay.includes(name));
+        return !isThere || may;
       }),
     );
     return choices.map((mask) => {

@@ -29,6 +29,8 @@ export interface PlacementProblem {
   readonly loadBytesPerSecond: number;
   /** Of the processor beside rank 0; undefined: nothing may be placed on it unless it is fixed. */
   readonly hostOperationsPerSecond: number | undefined;
+  /** What may be placed on it; undefined: everything. */
+  readonly hostMay?: readonly string[];
   /** Of a device before anything is loaded. */
   readonly runtimeBytes: number;
   readonly steps: number;
