@@ -12,16 +12,21 @@ export function anonymousBytesOf(pid: number): number {
   }
 }
 
-/** The most that the process held while the work was done, sampled. */
-export async function peakDuring(pid: number, work: () => Promise<unknown>): Promise<number> {
-  let peak = anonymousBytesOf(pid);
-  const timer = setInterval(() => {
-    peak = Math.max(peak, anonymousBytesOf(pid));
-  }, SAMPLE_MS);
+/** The most that each process held while the work was done, sampled. */
+export async function peaksDuring(
+  pids: readonly number[],
+  work: () => Promise<unknown>,
+): Promise<number[]> {
+  let peaks = pids.map(anonymousBytesOf);
+  const sample = (): void => {
+    peaks = peaks.map((peak, index) => Math.max(peak, anonymousBytesOf(pids[index]!)));
+  };
+  const timer = setInterval(sample, SAMPLE_MS);
   try {
     await work();
   } finally {
     clearInterval(timer);
   }
-  return Math.max(peak, anonymousBytesOf(pid));
+  sample();
+  return peaks;
 }

@@ -83,8 +83,8 @@ export type PlacementResult =
 /** A tile overlaps its neighbours by a quarter, so each pixel is decoded (4/3)^2 times. */
 export const TILE_WORK = (4 / 3) ** 2;
 /**
- * Of one row of a step: the most that any of the blocks needs, for they follow one another, and twice
- * what comes in and goes out, which is there as a tensor and as a frame of the link.
+ * Of one row of a step: the most that any of the blocks needs, for they follow one another, and what
+ * comes in and goes out, which stays beside that as a frame of the link.
  */
 export function stageSlopes(
   { blocks, cuts }: ModelSizes,
@@ -100,8 +100,8 @@ export function stageSlopes(
     perTextToken = Math.max(perTextToken, working.perTextToken);
   }
   for (const edge of edges) {
-    perPixel += 2 * edge.perPixel;
-    perTextToken += 2 * edge.perTextToken;
+    perPixel += edge.perPixel;
+    perTextToken += edge.perTextToken;
   }
   return { perPixel, perTextToken };
 }
