@@ -42,6 +42,7 @@ export interface PlanReport {
     readonly runtimeBytes: number;
     readonly needBytes: number;
     readonly freeBytes: number;
+    readonly shortfallBytes: number;
     readonly share: number;
     readonly busy: number;
   }[];
@@ -59,9 +60,6 @@ export interface PlanReport {
 }
 
 const GIB = 2 ** 30;
-/** Estimates were that far off in a measured case, or less. */
-const TIGHT = 0.05;
-
 /** `model`: as it was typed, for the commands that follow from the plan. */
 export function describePlan(plan: PlanReport, model: string): string {
   const { name, dtype, computeType, provider, width, height, rows, textTokens } = plan;
@@ -122,13 +120,6 @@ function verdict(plan: PlanReport, model: string): string[] {
     const where = `on the processor beside rank 0: ${byteText(host.bytes)} of the host's memory`;
     lines.push(`cpu       ${host.components.join(", ")} ${where}`);
   }
-  const tight = stages.filter(({ freeBytes, memoryBytes }) => freeBytes < TIGHT * memoryBytes);
-  if (tight.length > 0) {
-    const ranks = tight.map(({ rank }) => rank).join(", ");
-    lines.push(
-      `tight     rank ${ranks}: estimates are good to about ${100 * TIGHT}% of the memory`,
-    );
-  }
   if (pace === undefined) {
     lines.push("pace      not known: no speed was published for these devices with this type");
   } else {
@@ -147,11 +138,11 @@ function verdict(plan: PlanReport, model: string): string[] {
 }
 
 function shortfall({ stages, changes, ...plan }: PlanReport, model: string): string[] {
-  const missing = stages.filter(({ freeBytes }) => freeBytes < 0);
+  const missing = stages.filter(({ shortfallBytes }) => shortfallBytes > 0);
   const lines = [
     "does not fit: of all plans this one lacks the least",
-    ...missing.map(({ rank, device, freeBytes }) => {
-      return `  rank ${rank} (${device}) lacks ${gib(-freeBytes)} GiB`;
+    ...missing.map(({ rank, device, shortfallBytes }) => {
+      return `  rank ${rank} (${device}) lacks ${gib(shortfallBytes)} GiB, with 3% kept free`;
     }),
     "",
   ];

@@ -23,6 +23,7 @@ import {
   type PoolPlan,
   type PoolPlanRequest,
   planPool,
+  RESERVE,
 } from "../models/pool-plan.ts";
 import { openGeometry } from "./checkpoint-folder.ts";
 import { PROVIDERS } from "./runner/arguments.ts";
@@ -37,8 +38,9 @@ export interface StageReport {
   readonly components: readonly PlacedComponent[];
   readonly runtimeBytes: number;
   readonly needBytes: number;
-  /** Negative: what is missing. */
   readonly freeBytes: number;
+  /** What is missing of its memory, a reserve kept free; 0: it fits. */
+  readonly shortfallBytes: number;
   /** Of the seconds that all devices spend on a step. */
   readonly share: number;
   /** Of the seconds of the slowest resource. */
@@ -151,6 +153,7 @@ function stageReports({ result, runtimeBytes }: PoolPlan): StageReport[] {
     runtimeBytes,
     needBytes: stage.needBytes,
     freeBytes: stage.device.memoryBytes - stage.needBytes,
+    shortfallBytes: Math.max(0, stage.needBytes - stage.device.memoryBytes * (1 - RESERVE)),
     share: stage.seconds / whole,
     busy: stage.seconds / bottleneck.seconds,
   }));

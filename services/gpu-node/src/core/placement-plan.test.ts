@@ -84,7 +84,7 @@ function judge(
         largest = Math.max(largest, part.weightBytes);
       }
     }
-    shortfall = Math.max(shortfall, bytes + largest - device.memoryBytes);
+    shortfall = Math.max(shortfall, bytes + largest - device.memoryBytes * (1 - problem.reserve));
     seconds.push(time / device.operationsPerSecond + load / steps);
     if (rank > 0) {
       const cut = sizes.cuts[first]!;
@@ -174,6 +174,7 @@ function randomProblem(random: Random): PlacementProblem {
     loadBytesPerSecond: 1 + whole(20),
     hostOperationsPerSecond: random.float() < 0.5 ? undefined : 1 + whole(3),
     runtimeBytes: whole(10),
+    reserve: whole(1) / 8,
     steps: 1 + whole(7),
     demand: { pixels: 16 + whole(9), textTokens: whole(8), rows: 1 + whole(1) },
     tiles: [4, 2, 8],
@@ -227,6 +228,7 @@ const plain = (devices: readonly Device[], blocks = 12): PlacementProblem => ({
   loadBytesPerSecond: 1,
   hostOperationsPerSecond: undefined,
   runtimeBytes: 0,
+  reserve: 0,
   steps: 1,
   demand: { pixels: 1, textTokens: 1, rows: 1 },
   tiles: [],

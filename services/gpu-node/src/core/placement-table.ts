@@ -172,13 +172,14 @@ export class PlacementTable {
   /** Every stage that begins at `first`, with every combination of components. */
   #extend(step: Step, objective: Objective, { value, from, by, how }: Table): void {
     const { rank, kind, device, first, here, next } = step;
-    const { devices, steps } = this.#problem;
+    const { devices, steps, reserve } = this.#problem;
     const last = rank === devices.length - 1;
     const link = first === 0 ? 0 : this.#linkSeconds(first);
     const isShortfall = objective.kind === "shortfall";
     if (!isShortfall && link > objective.limit) return;
     const linkCost = isShortfall ? 0 : cost(objective, link);
-    const { operationsPerSecond: speed, memoryBytes } = device;
+    const { operationsPerSecond: speed } = device;
+    const memoryBytes = device.memoryBytes * (1 - reserve);
     const endMax = this.#blocks - (devices.length - 1 - rank);
     for (let end = last ? this.#blocks : first + 1; end <= endMax; end++) {
       const seconds = this.#operationsOf(first, end) / speed;

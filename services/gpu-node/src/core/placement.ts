@@ -33,6 +33,8 @@ export interface PlacementProblem {
   readonly hostMay?: readonly string[];
   /** Of a device before anything is loaded. */
   readonly runtimeBytes: number;
+  /** Share of a device's memory that a plan leaves free. */
+  readonly reserve: number;
   readonly steps: number;
   readonly demand: MemoryDemand;
   /** Pixels along a side of the tiles that may be decoded; whole pictures always may. */

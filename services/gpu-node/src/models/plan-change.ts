@@ -5,7 +5,7 @@
 import type { Checkpoint } from "../core/checkpoint.ts";
 import type { WeightType } from "../core/model-sizes.ts";
 import type { Device } from "../core/placement.ts";
-import { type PoolPlanRequest, planPool } from "./pool-plan.ts";
+import { type PoolPlanRequest, planPool, RESERVE } from "./pool-plan.ts";
 
 /** Only what differs from the request; `memoryBytes` is that of each device, in order. */
 export interface PlanChange {
@@ -42,7 +42,7 @@ export function smallestChanges(
   const devices = kinds.flatMap((kind) => {
     return counts.map((count) => ({ moreDevices: { kind, count } })).find(fits) ?? [];
   });
-  const steps = Math.ceil(shortfallBytes / MEMORY_STEP_BYTES);
+  const steps = Math.ceil(shortfallBytes / (1 - RESERVE) / MEMORY_STEP_BYTES);
   const memory = [{ moreMemoryBytes: steps * MEMORY_STEP_BYTES }].filter(fits);
   return [...alone, ...together, ...devices, ...memory];
 }

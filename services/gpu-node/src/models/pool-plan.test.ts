@@ -34,13 +34,13 @@ function placement(devices: string, changes: Partial<PoolPlanRequest> = {}) {
 
 describe("with less and less memory", () => {
   test("all is resident and pictures are decoded whole while that fits", () => {
-    const { decodeTile, host, stages } = placement("1x40GiB");
+    const { decodeTile, host, stages } = placement("1x42GiB");
     expect({ decodeTile, onHost: host.components }).toEqual({ decodeTile: 0, onHost: [] });
     expect(stages[0]!.components.map(({ mode }) => mode)).toEqual(Array(3).fill("resident"));
   });
 
   test("then pictures are decoded in tiles, though that takes longer", () => {
-    const { fits, decodeTile, host } = placement("1x37GiB");
+    const { fits, decodeTile, host } = placement("1x37.5GiB");
     expect({ fits, decodeTile, onHost: host.components }).toEqual({
       fits: true,
       decodeTile: 512,
@@ -49,12 +49,12 @@ describe("with less and less memory", () => {
   });
 
   test("then what the processor can compute goes there", () => {
-    const { fits, host } = placement("1x26GiB");
+    const { fits, host } = placement("1x26.5GiB");
     expect(fits).toBe(true);
     // Decoding is more work than encoding, and still fits in tiles.
     expect(host.components).toEqual(["t5"]);
-    expect(placement("1x24GiB").host.components).toEqual(["clip", "t5"]);
-    expect(placement("1x23.8GiB").host.components).toEqual(["clip", "t5", "vae"]);
+    expect(placement("1x24.8GiB").host.components).toEqual(["clip", "t5"]);
+    expect(placement("1x24.4GiB").host.components).toEqual(["clip", "t5", "vae"]);
     // In bfloat16 it cannot.
     expect(placement("1x24GiB", { weightType: "bfloat16" }).fits).toBe(false);
   });

@@ -30,6 +30,8 @@ const MIB = 2 ** 20;
 const CPU_RUNTIME_BYTES = 64 * MIB;
 /** Context and libraries of a GPU, 0.6 GiB, and workspace of its kernels: an estimate. */
 const GPU_RUNTIME_BYTES = Math.ceil(0.85 * GIB);
+/** Estimates are good to some percent: what a plan fills to the brim does not run. */
+export const RESERVE = 0.03;
 /** Of a component that is loaded for each use: an estimate. */
 const LOAD_BYTES_PER_SECOND = 1e9;
 /** Of 16 processor cores beside a GPU at 60 GFLOP/s each: an estimate. */
@@ -67,6 +69,7 @@ export function planPool(checkpoint: Checkpoint, request: PoolPlanRequest): Pool
     loadBytesPerSecond: LOAD_BYTES_PER_SECOND,
     hostOperationsPerSecond: hostSpeed(provider, weightType),
     runtimeBytes,
+    reserve: RESERVE,
     steps,
     demand,
     tiles: TILES,
