@@ -1,6 +1,8 @@
 /** What a process holds that is no page of a file. */
 import { readFileSync } from "node:fs";
 
+const SAMPLE_MS = 5;
+
 export function anonymousBytesOf(pid: number): number {
   try {
     const status = readFileSync(`/proc/${pid}/status`, "utf8");
@@ -21,4 +23,23 @@ export function childOf(pid: number): number {
     }
   });
   return Number(runner ?? 0);
+}
+
+/** The most that each process held while the work was done, sampled. */
+export async function peaksDuring(
+  pids: readonly number[],
+  work: () => Promise<unknown>,
+): Promise<number[]> {
+  let peaks = pids.map(anonymousBytesOf);
+  const sample = (): void => {
+    peaks = peaks.map((peak, index) => Math.max(peak, anonymousBytesOf(pids[index]!)));
+  };
+  const timer = setInterval(sample, SAMPLE_MS);
+  try {
+    await work();
+  } finally {
+    clearInterval(timer);
+  }
+  sample();
+  return peaks;
 }

@@ -28,6 +28,7 @@ import {
 import type { ServiceTerms } from "@fluxline/gpu-node/core/turn.ts";
 import type { ImageModel, Pixels } from "@fluxline/gpu-node/core/image-model.ts";
 import { describeModel, modelLayout } from "@fluxline/gpu-node/models/families.ts";
+import type { RunType } from "@fluxline/gpu-node/onnx/graph.ts";
 import { realClock } from "@fluxline/platform/real-clock.ts";
 import type { StageProcesses } from "./stage-processes.ts";
 
@@ -49,6 +50,8 @@ export interface BenchJob {
 export interface BenchOptions {
   readonly device?: RunnerArguments;
   readonly limits?: Partial<DriverLimits>;
+  /** Default float32. */
+  readonly runType?: RunType;
   /** Stages of the pipeline, each a runner of its own in this process tree; default 1. */
   readonly stages?: number;
   /** First blocks of stages 1 to the last; default: by block cost. */
@@ -168,6 +171,7 @@ export class ImageBench {
     const checkpoint = await openCheckpoint(folder);
     const layout = modelLayout(checkpoint);
     const { stages = 1, cuts, place = {}, sequential, decodeTile, quantisedFolder } = options;
+    const { runType = "float32" } = options;
     const plan = planStages(layout, {
       stages,
       cuts,
@@ -175,7 +179,7 @@ export class ImageBench {
       sequential: new Set(sequential),
       decodeTile,
     });
-    const computation = { runType: "float32", quantisedFolder } as const;
+    const computation = { runType, quantisedFolder };
     const model = describeModel(checkpoint, { ...computation, stages: plan.stages });
     await prepareQuantised(
       [...model.graphs.values()].flatMap(({ quantised }) => quantised),

@@ -463,6 +463,7 @@ describe("help", () => {
     [["model"]],
     [["model", "inspect"]],
     [["model", "pull"]],
+    [["plan"]],
   ])("%j teaches by example", async (command) => {
     const { code, stdout } = await fluxline([...command, "--help"]);
     expect(code).toBe(0);

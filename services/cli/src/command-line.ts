@@ -62,6 +62,7 @@ export function buildProgram(session: Session, finish: Finish): Command {
   addJobs(program, session, finish);
   addDevices(program, session, finish);
   addModel(program, session, finish);
+  addPlan(program, session, finish);
   return program;
 }
 
@@ -142,6 +143,9 @@ function addGenerate(program: Command, session: Session, finish: Finish): void {
     .addOption(threadsOption().conflicts("server"))
     .addOption(providerOption().conflicts("server"))
     .addOption(runTypeOption().conflicts("server"))
+    .addOption(
+      new Option("--devices <LIST>", "plan for one device, like 1x24GiB").conflicts("server"),
+    )
     .addOption(sequentialOption().conflicts("server"))
     .addOption(decodeTileOption().conflicts("server"))
     .option("--pool <POOL>", "pool of the server (default: its only one)")
@@ -214,13 +218,16 @@ function addUp(program: Command, session: Session, finish: Finish): void {
         .argParser(port),
     )
     .option("--data <DIR>", "folder for jobs, pictures and logs", "fluxline-data")
-    .option("--stages <S>", "processes that share one transformer", processCount, 1)
+    .option("--stages <S>", "processes that share one transformer (default: 1)", processCount)
     .option("--groups <G>", "replica groups, each with a whole model", processCount, 1)
     .addOption(
       threadsOption("processor threads of each GPU node process (default: all, shared out)"),
     )
     .addOption(providerOption())
     .addOption(runTypeOption())
+    .option("--devices <LIST>", "plan stages for these, one each, like 2x24GiB (fluxline plan)")
+    .option("--max-size <WxH>", "with --devices: largest picture to plan for (default: 1024x1024)")
+    .option("--link-gbit <N>", "with --devices: rate between two stages (default: 10)")
     .option("--cuts <BLOCKS>", "first block of each later stage, like 3,5 (default: by block cost)")
     .option("--place <PARTS>", "rank, or cpu, of clip, t5 and vae, like t5=1,vae=cpu")
     .addOption(sequentialOption())
@@ -408,4 +415,48 @@ Examples:
   fluxline model pull black-forest-labs/FLUX.1-schnell
   fluxline model pull black-forest-labs/FLUX.1-dev --revision main --needed
   fluxline model pull black-forest-labs/FLUX.1-dev --stages 4 --rank 2
+`;
+
+function addPlan(program: Command, session: Session, finish: Finish): void {
+  program
+    .command("plan")
+    .summary("what fits on which devices")
+    .description(
+      "Cuts the model into stages, one for each device, and places its other parts, so that " +
+        "the slowest device is as fast as can be and each fits its memory. A folder with config " +
+        "files and no weights will do; of a hub's model only headers are fetched. Exit code 1 if " +
+        "it does not fit.",
+    )
+    .argument("<MODEL>", "model folder in diffusers layout, or org/name[@revision] of a hub")
+    .requiredOption("--devices <LIST>", "like 4x24GiB, or 1xH100,2x24GiB")
+    .option("--dtype <TYPE>", "of weights: float32, float16, bfloat16 or int8 (default: bfloat16)")
+    .addOption(
+      new Option("--provider <NAME>", "what the devices run the model with")
+        .choices(providers)
+        .default("cuda"),
+    )
+    .option("--max-size <WxH>", "largest picture to be drawn (default: 1024x1024)")
+    .option("--max-batch <N>", "rows of one step at most (default: 4)")
+    .option("--link-gbit <N>", "rate between neighbouring devices (default: 10)")
+    .addOption(jsonOption("one document"))
+    .addHelpText("after", planHelp)
+    .action(async (folder: string, options) => {
+      const { planModel } = await import("./commands/machine.ts");
+      finish(await planModel(folder, options, session));
+    });
+}
+
+const planHelp = `
+Devices are a count and a memory with its unit (GiB or GB), or a name of which memory and published
+speed are known: H200, H100, A100-80GB, A100-40GB, L20. Give what is free to a program: a card of
+24 GB that also drives a screen has less. Ranks come in the order of the table; start them on their
+devices in that order.
+
+Examples:
+  fluxline plan ~/models/FLUX.1-dev --devices 1x24GiB --dtype int8
+  fluxline plan ~/models/FLUX.1-dev --devices 4x16GiB --max-size 1024x768 --max-batch 1
+  fluxline plan docs/examples/flux1-dev-geometry --devices 1xH100,2x24GiB --json
+  fluxline up --model ~/models/FLUX.1-dev --devices 2x24GiB --run-type bfloat16 --provider cuda
+
+Formulas, and how well they agree with measurement: docs/sizing.md.
 `;

@@ -1,7 +1,8 @@
 /**
  * The GPU node: `serve` drives a replica group, as its rank 0; `stage` is one of its other ranks;
- * `devices` and `inspect` answer questions about this machine and about a model; `pull`, `list`,
- * `remove` and `verify` keep the cache of models. Logs go to stderr as JSON lines, answers to stdout.
+ * `devices`, `inspect` and `plan` answer questions about this machine and about a model; `pull`,
+ * `list`, `remove` and `verify` keep the cache of models. Logs go to stderr as JSON lines, answers to
+ * stdout.
  */
 import { availableParallelism } from "node:os";
 import { AppError, invalidArgument, toAppError, toErrorRecord } from "@fluxline/kernel/error.ts";
@@ -14,6 +15,7 @@ const USAGE = `usage: main.ts serve --model DIR [OPTION VALUE ...]
        main.ts stage --model DIR --stages N --rank K --listen ADDRESS [OPTION VALUE ...]
        main.ts devices
        main.ts inspect MODEL [--width N] [--height N] [--steps N]
+       main.ts plan MODEL --devices 4x24GiB [--dtype TYPE] [--max-size WxH] [--max-batch N]
        main.ts pull --model MODEL [--revision R] [--needed | --stages N --rank K]
        main.ts list
        main.ts remove --model MODEL [--revision R]
@@ -26,6 +28,10 @@ A group of N stages is one \`serve\` (rank 0, which drives it) and a \`stage\` f
 N-1; all are given the same model, --stages, --cuts, --place, --sequential and --decode-tile. An
 ADDRESS is unix:/path or tcp://host:port. \`serve\` finds the stages by --stage-addresses
 ADDRESS,ADDRESS,.. in the order of their ranks, or by --stage-address-template with {rank} in it.
+  --stages N                  by default 1, or as many as --devices
+  --devices 2x24GiB           memory of the devices in the order of ranks: blocks and components are
+                              then placed as \`plan\` places them, for pictures up to --max-size in
+                              steps of up to --max-batch rows, and requests are admitted by it
   --cuts 3,5                  first blocks of stages 1 and on; by default by the cost of blocks
   --place clip=0,t5=1,vae=cpu rank of each network beside the denoiser, or cpu for one at rank 0
   --sequential t5,vae         networks that are loaded for each use and let go after it
@@ -97,7 +103,7 @@ function logLevel(text: string): LogLevel {
   throw invalidArgument([{ field: "FLUXLINE_LOG_LEVEL", description }], "INVALID_CONFIG");
 }
 
-type Question = "devices" | "inspect" | "list" | "remove";
+type Question = "devices" | "inspect" | "list" | "plan" | "remove";
 
 async function answer(command: Question, argv: readonly string[]): Promise<void> {
   if (command === "devices") {
@@ -107,6 +113,10 @@ async function answer(command: Question, argv: readonly string[]): Promise<void>
   if (command === "inspect") {
     const { inspectModel } = await import("./adapters/model-inspection.ts");
     return say(await inspectModel(argv, process.env));
+  }
+  if (command === "plan") {
+    const { planModel } = await import("./adapters/placement-report.ts");
+    return say(await planModel(argv, process.env));
   }
   const { listModels, removeModel } = await import("./adapters/model-commands.ts");
   return say(await (command === "list" ? listModels(process.env) : removeModel(argv, process.env)));
@@ -142,6 +152,7 @@ async function main([command, ...argv]: readonly string[]): Promise<void> {
     case "inspect":
     case "list":
     case "remove":
+    case "plan":
       return answer(command, argv);
     case "--help":
       console.log(USAGE);

@@ -26,7 +26,7 @@ export async function startPrivateStack(
   given: Omit<NodeOptions, "stages" | "groups">,
   session: Session,
 ): Promise<PrivateStack> {
-  const node = { ...given, stages: 1, groups: 1 };
+  const node = { ...given, groups: 1 };
   const natsServer = findNatsServer(session);
   const folder = mkdtempSync(join(tmpdir(), "fluxline-"));
   const removeFolder = () => rmSync(folder, { recursive: true, force: true });

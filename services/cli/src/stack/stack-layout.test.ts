@@ -96,8 +96,24 @@ describe("the processes of a group of three stages", () => {
     expect(valueOf(second!.args, "--simulated-step-seconds")).toBe("0.2");
     expect(valueOf(first!.args, "--max-steps-in-flight")).toBe("3");
     expect(valueOf(first!.args, "--checkpoint-every-ms")).toBe("0");
-    expect(second!.args).not.toContain("--max-batch");
+    expect(second!.args).not.toContain("--max-residents");
     expect(driver!.args).not.toContain("--cuts");
+  });
+  test("are as many as the devices that are told, and all are told of them", () => {
+    const devices = {
+      stages: undefined,
+      devices: "2x24GiB,H100",
+      maxSize: "512x512",
+      maxBatch: "2",
+    };
+    const ranks = layout(devices).groups[0]!;
+    expect(ranks).toHaveLength(3);
+    for (const { args } of ranks) {
+      expect(valueOf(args, "--stages")).toBe("3");
+      expect(valueOf(args, "--devices")).toBe("2x24GiB,H100");
+      expect(valueOf(args, "--max-size")).toBe("512x512");
+      expect(valueOf(args, "--max-batch")).toBe("2");
+    }
   });
   test("have log files without spaces in their names", () => {
     expect(stages.at(-1)!.logFile).toBe("/data/logs/gpu-node-g1-stage-2.log");

@@ -18,11 +18,14 @@ export interface NodeOptions {
   readonly threads?: number | undefined;
   readonly provider: string;
   readonly runType: string;
-  /** Processes that share one transformer. */
-  readonly stages: number;
+  /** Processes that share one transformer; undefined: one, or as many as there are devices. */
+  readonly stages?: number | undefined;
   /** Replica groups, each with a whole model. */
   readonly groups: number;
   /** Passed on as they are: the GPU node knows their limits and says which value is wrong. */
+  readonly devices?: string | undefined;
+  readonly maxSize?: string | undefined;
+  readonly linkGbit?: string | undefined;
   readonly cuts?: string | undefined;
   readonly place?: string | undefined;
   readonly sequential?: string | undefined;
@@ -75,7 +78,7 @@ export function stackLayout(options: LayoutOptions): StackLayout {
   const natsUrl = `nats://${loopback}:${natsPort}`;
   const nats = [natsGuardProgram, loopback, String(natsPort), natsServer, "-c", natsConfig];
   const settings = schedulerSettings(natsUrl, port);
-  const threads = node.threads ?? threadShare(options.cores, node.groups * node.stages);
+  const threads = node.threads ?? threadShare(options.cores, node.groups * stageCount(node));
   const groups = Array.from({ length: node.groups }, (_, group) =>
     groupSpecs(options, { group: `g${group}`, natsUrl, threads }),
   );
@@ -96,18 +99,20 @@ interface GroupFacts {
 
 function groupSpecs(options: LayoutOptions, facts: GroupFacts): readonly ChildSpec[] {
   const { node } = options;
-  const { model, provider, runType, stages } = node;
+  const { model, provider, runType, devices } = node;
+  const stages = stageCount(node);
   const { group, natsUrl, threads } = facts;
   const shared = ["--pool", pool, "--group", group, "--model", model, "--provider", provider];
   shared.push("--run-type", runType, "--threads", String(threads), "--exit-with-parent");
   shared.push(...given("--cuts", node.cuts), ...given("--place", node.place));
+  shared.push(...given("--devices", devices), ...given("--max-size", node.maxSize));
+  shared.push(...given("--link-gbit", node.linkGbit), ...given("--max-batch", node.maxBatch));
   shared.push(...given("--sequential", node.sequential));
   shared.push(...given("--decode-tile", node.decodeTile));
   shared.push(...given("--simulated-step-seconds", node.simulatedStepSeconds));
   const ranks = Array.from({ length: stages - 1 }, (_, index) => index + 1);
   const address = (rank: number) => `unix:${join(options.socketFolder, `${group}-${rank}.sock`)}`;
   const driver = [gpuNodeProgram, "serve", "--nats", natsUrl, ...shared];
-  driver.push(...given("--max-batch", node.maxBatch));
   driver.push(...given("--batching", node.batching));
   driver.push(...given("--max-residents", node.maxResidents));
   driver.push(...given("--max-steps-in-flight", node.maxStepsInFlight));
@@ -123,6 +128,16 @@ function groupSpecs(options: LayoutOptions, facts: GroupFacts): readonly ChildSp
       return childSpec(options, `gpu-node ${group} stage ${rank}`, gpuNodeReadyMsMax, args);
     }),
   ];
+}
+
+/** A list like `2x24GiB,1xH100` has three; what is wrong with it is the GPU node's to say. */
+export function stageCount({ stages, devices }: NodeOptions): number {
+  if (stages !== undefined) return stages;
+  const counts = devices?.split(",").map((part) => /^\s*(\d{1,2})x/i.exec(part)?.[1] ?? "1") ?? [];
+  return Math.max(
+    1,
+    counts.reduce((sum, count) => sum + Number(count), 0),
+  );
 }
 
 function given(option: string, value: string | undefined): readonly string[] {

@@ -12,7 +12,7 @@ import type { Environment } from "../session.ts";
 import { natsConfig } from "./nats-config.ts";
 import { freePort, loopback } from "./port.ts";
 import { makeSocketFolder, type SocketFolder } from "./socket-folder.ts";
-import { type NodeOptions, type StackLayout, stackLayout } from "./stack-layout.ts";
+import { type NodeOptions, stageCount, type StackLayout, stackLayout } from "./stack-layout.ts";
 import { type StackEvent, Supervisor } from "./supervisor.ts";
 
 export interface StackOptions {
@@ -70,7 +70,7 @@ export class Stack {
     const port = options.port || (await freePort());
     const config = join(folder, "nats.conf");
     writeFileSync(config, natsConfig(natsPort, join(folder, "jetstream")));
-    const sockets = node.stages > 1 ? makeSocketFolder(folder, tmpdir()) : undefined;
+    const sockets = stageCount(node) > 1 ? makeSocketFolder(folder, tmpdir()) : undefined;
     const layout = stackLayout({
       node,
       cores: availableParallelism(),

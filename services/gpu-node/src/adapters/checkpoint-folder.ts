@@ -20,6 +20,7 @@ import {
   headerLength,
   LENGTH_PREFIX_BYTES,
   parseHeader,
+  type StoredType,
   type TensorIndex,
 } from "../core/safetensors.ts";
 import { checkpointDigest } from "./checkpoint-digest.ts";
@@ -34,6 +35,7 @@ const SMALL_CONFIGS: ReadonlySet<string> = new Set([
   "scheduler_config.json",
   "preprocessor_config.json",
 ]);
+const STORED_BY_NAME = { float32: "F32", float16: "F16", bfloat16: "BF16" } as const;
 const FETCH = "copy the whole folder from the model's repository";
 
 /**
@@ -43,6 +45,28 @@ const FETCH = "copy the whole folder from the model's repository";
 export async function openCheckpoint(
   path: string,
   pipelines: readonly string[] = [],
+): Promise<Checkpoint> {
+  return openFolder(path, pipelines, readWeights);
+}
+
+/**
+ * The same for a folder that may lack weights: parts without any are taken to be stored in the type
+ * that their config names, or in bfloat16, as models of this size are published. To be sized only.
+ */
+export async function openGeometry(path: string): Promise<Checkpoint> {
+  return openFolder(path, [], async (folder) => {
+    const present = await readdir(folder);
+    const has = present.some((name) => /\.safetensors(\.index\.json)?$/.test(name));
+    return has ? readWeights(folder) : undefined;
+  });
+}
+
+type WeightReader = (folder: string) => Promise<TensorIndex | undefined>;
+
+async function openFolder(
+  path: string,
+  pipelines: readonly string[],
+  weightsOf: WeightReader,
 ): Promise<Checkpoint> {
   const directory = resolve(path);
   await assertFolder(directory);
@@ -61,7 +85,7 @@ export async function openCheckpoint(
   }
   for (const [folder, hasWeights] of folders) {
     if (!hasWeights) continue;
-    const part = await readComponent(join(directory, folder), folder, texts);
+    const part = await readComponent(join(directory, folder), folder, texts, weightsOf);
     components.set(folder, part);
     for (const tensor of part.weights.values()) weightFiles.add(tensor.file);
   }
@@ -144,11 +168,22 @@ async function readComponent(
   folder: string,
   name: string,
   texts: ReadonlyMap<string, string>,
+  weightsOf: WeightReader,
 ): Promise<Component> {
   const configPath = join(folder, "config.json");
   const text = texts.get(`${name}/config.json`);
   if (text === undefined) throw missingFileError(configPath, FETCH);
-  return { name, config: JsonConfig.parse(configPath, text), weights: await readWeights(folder) };
+  const config = JsonConfig.parse(configPath, text);
+  const weights = await weightsOf(folder);
+  if (weights !== undefined) return { name, config, weights };
+  return { name, config, weights: new Map(), assumedType: assumedType(config) };
+}
+
+/** Newer files say `dtype`, older ones `torch_dtype`; autoencoders say nothing. */
+function assumedType(config: JsonConfig): StoredType {
+  const key = config.has("dtype") ? "dtype" : "torch_dtype";
+  const names = Object.keys(STORED_BY_NAME) as (keyof typeof STORED_BY_NAME)[];
+  return STORED_BY_NAME[config.oneOf(key, names, "bfloat16")];
 }
 
 /** A sharded index comes before a single file, as the libraries that write these folders read. */

@@ -50,7 +50,7 @@ test("sequential parts and tiles are read alike for every rank, and are none unl
     expect(options).toMatchObject({ sequential: new Set(["t5", "vae"]), decodeTile: 512 });
   }
   const plain = parseGroupOptions(MODEL, 2);
-  expect(plain).toMatchObject({ sequential: new Set(), decodeTile: 0 });
+  expect(plain).toMatchObject({ sequential: new Set(), decodeTile: undefined });
 });
 
 describe("the run type", () => {
@@ -135,6 +135,16 @@ describe("what is wrong is named", () => {
     ],
     ["a tile that is mostly overlap", [...MODEL, "--decode-tile", "64"], ["--decode-tile is 64"]],
     ["a tile of no whole cells", [...MODEL, "--decode-tile", "200"], ["--decode-tile is 200"]],
+    [
+      "devices, sizes and rates that are none",
+      [...MODEL, "--devices", "2x24,0xH100", "--max-size", "1000x1000", "--link-gbit", "0"],
+      ["--link-gbit is 0", '--max-size is "1000x1000"', '--devices has "2x24"', "--devices has"],
+    ],
+    [
+      "other stages than devices",
+      [...MODEL, "--devices", "2x24GiB", "--stages", "3"],
+      ["--stages is 3; --devices has 2", "--stage-addresses is missing; 3 stages need 2"],
+    ],
     [
       "several at once",
       ["--stages", "0", "--cuts", "x", "--place", "t5=gpu,vae=0,vae=1", "--link-key", "/k"],

@@ -12,7 +12,6 @@ import {
 
 export interface GroupOptions extends RankOptions {
   readonly nats: string;
-  readonly rowsMax: number;
   readonly residentsMax: number;
   /** How a batch's size is chosen: by measured cost, or as full as can be. */
   readonly batching: Batching;
@@ -27,7 +26,6 @@ export interface GroupOptions extends RankOptions {
 
 const BATCHINGS: readonly Batching[] = ["measured", "full"];
 const MIB = 1024 * 1024;
-const ROWS_MAX = 64;
 const RESIDENTS_MAX = 1024;
 const STEPS_IN_FLIGHT_MAX = 128;
 const CHECKPOINT_EVERY_MS_MAX = 3_600_000;
@@ -41,7 +39,6 @@ const SERVE_OPTIONS = {
   "stage-addresses": { type: "string" },
   "stage-address-template": { type: "string" },
   "stage-away-seconds": { type: "string", default: "30" },
-  "max-batch": { type: "string", default: "4" },
   batching: { type: "string", default: "measured" },
   "max-residents": { type: "string", default: "8" },
   "max-steps-in-flight": { type: "string" },
@@ -57,7 +54,6 @@ export function parseGroupOptions(argv: readonly string[], cores: number): Group
   const options: GroupOptions = {
     ...shared,
     nats: reader.text("nats")!,
-    rowsMax: reader.whole("max-batch", { max: ROWS_MAX }),
     residentsMax: reader.whole("max-residents", { max: RESIDENTS_MAX }),
     batching: reader.oneOf("batching", BATCHINGS, "measured"),
     stepsInFlightMax:

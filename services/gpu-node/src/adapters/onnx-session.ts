@@ -51,6 +51,9 @@ function sessionOptions({ provider, threads }: SessionOptions): InferenceSession
     executionProviders: [provider],
     intraOpNumThreads: threads,
     logSeverityLevel: LOG_FATAL,
+    // From the second run of a shape on it would hold one block for all tensors beside what the first
+    // run left behind: twice the working memory, and no faster (measured, docs/sizing.md).
+    enableMemPattern: false,
     extra: {
       session: {
         model_external_initializers_file_folder_path: "/",

@@ -5,20 +5,16 @@
 import { createRequire } from "node:module";
 import { hostname } from "node:os";
 import { AppError } from "@fluxline/kernel/error.ts";
+import type { MemoryBound } from "@fluxline/kernel/memory-bound.ts";
 import type { Checkpoint } from "../core/checkpoint.ts";
 import { numericsClass } from "../core/numerics-class.ts";
-import {
-  componentsAt,
-  type ModelLayout,
-  planDigest,
-  planStages,
-  type StagePlan,
-} from "../core/stage-plan.ts";
+import { componentsAt, type ModelLayout, planDigest, type StagePlan } from "../core/stage-plan.ts";
 import { modelLayout } from "../models/families.ts";
 import type { Recipe } from "../models/network.ts";
 import { computation, type Computation } from "../models/precision.ts";
 import { quantisedFolder } from "./cache-folder.ts";
 import { readCpuDeviceClass } from "./cpu-class.ts";
+import { planGroup } from "./group-plan.ts";
 import type { LinkIdentity } from "./stage-link/link-identity.ts";
 import type { RankOptions } from "./stage-options.ts";
 
@@ -27,6 +23,8 @@ type Environment = Readonly<Record<string, string | undefined>>;
 export interface RankFacts {
   readonly layout: ModelLayout;
   readonly plan: StagePlan;
+  /** What requests need on each device and what is there; empty where that is not known. */
+  readonly memory: readonly MemoryBound[];
   readonly recipe: Recipe;
   /** What this rank's graphs compute in. */
   readonly computation: Computation;
@@ -35,18 +33,20 @@ export interface RankFacts {
   identity(rank: number, incarnation: string): LinkIdentity;
 }
 
-/** @throws AppError INVALID_PLAN naming every option that does not fit the model */
+/**
+ * @throws AppError INVALID_PLAN naming every option that does not fit the model; PLAN_DOES_NOT_FIT
+ * if the devices that were told cannot hold it
+ */
 export function rankFacts(
   checkpoint: Checkpoint,
   options: RankOptions,
   environment: Environment,
 ): RankFacts {
-  const { provider, runType, pool, group, stages, cuts, places } = options;
-  const { sequential, decodeTile } = options;
+  const { provider, runType, pool, group, stages } = options;
   // WebGPU's fused attention gives wrong numbers from about 32 tokens on.
   const recipe = provider === "webgpu" ? "portable" : "fused";
   const layout = modelLayout(checkpoint);
-  const plan = planStages(layout, { stages, cuts, places, sequential, decodeTile });
+  const { plan, memory } = planGroup(checkpoint, layout, options);
   const modelDigest = checkpoint.digest;
   const numerics = numericsClass({
     modelDigest,
@@ -60,6 +60,7 @@ export function rankFacts(
   return {
     layout,
     plan,
+    memory,
     recipe,
     computation: computation(runType, provider, quantisedFolder(environment)),
     numericsClass: numerics,

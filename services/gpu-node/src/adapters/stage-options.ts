@@ -5,8 +5,10 @@
 import { parseArgs, type ParseArgsOptionsConfig } from "node:util";
 import { AppError, type FieldViolation, invalidArgument } from "@fluxline/kernel/error.ts";
 import { isToken } from "@fluxline/platform/bus/topology.ts";
+import { type DeviceOffer, parseDevices, readSize } from "../core/device-offer.ts";
+import { type Precision, PRECISIONS } from "../core/precision.ts";
 import type { Place } from "../core/stage-plan.ts";
-import { type Precision, PRECISIONS } from "../models/precision.ts";
+import { LINK_GBIT_DEFAULT, LINK_GBIT_MAX } from "../models/pool-plan.ts";
 import { type Provider, PROVIDERS } from "./runner/arguments.ts";
 import { type LinkAddress, parseLinkAddress } from "./stage-link/link-address.ts";
 import type { LinkSecurity } from "./stage-link/link-security.ts";
@@ -26,13 +28,25 @@ export interface RankOptions {
   readonly places: ReadonlyMap<string, Place>;
   /** Components that are loaded for each use and let go after it. */
   readonly sequential: ReadonlySet<string>;
-  /** Pixels along a side of a decoder's tile; 0: whole pictures. */
-  readonly decodeTile: number;
+  /** Pixels along a side of a decoder's tile; 0: whole pictures; undefined: the planner's choice. */
+  readonly decodeTile: number | undefined;
+  /** What the group is planned for; undefined without `--devices`. */
+  readonly offer: GroupOffer | undefined;
+  /** Rows of one step at most. */
+  readonly rowsMax: number;
   /** Of the links between ranks; without it they are plain. */
   readonly security: LinkSecurity | undefined;
   /** Seconds of one step over all stages, for provider `simulated` only. */
   readonly simulatedStepSeconds: number;
   readonly exitWithParent: boolean;
+}
+
+/** Devices in the order of ranks, and the largest request that they are to hold. */
+export interface GroupOffer {
+  readonly devices: readonly DeviceOffer[];
+  readonly width: number;
+  readonly height: number;
+  readonly linkGbit: number;
 }
 
 export interface StageOptions extends RankOptions {
@@ -42,6 +56,7 @@ export interface StageOptions extends RankOptions {
 
 const THREADS_MAX = 1024;
 const STAGES_MAX = 64;
+const ROWS_MAX = 64;
 /** Smaller ones would be mostly overlap. */
 const DECODE_TILE_MIN = 128;
 const DECODE_TILE_MULTIPLE = 16;
@@ -56,11 +71,15 @@ export const RANK_OPTIONS = {
   threads: { type: "string" },
   "run-type": { type: "string", default: "float32" },
   "device-class": { type: "string" },
-  stages: { type: "string", default: "1" },
+  stages: { type: "string" },
   cuts: { type: "string" },
   place: { type: "string" },
   sequential: { type: "string" },
-  "decode-tile": { type: "string", default: "0" },
+  "decode-tile": { type: "string" },
+  devices: { type: "string" },
+  "max-size": { type: "string", default: "1024x1024" },
+  "max-batch": { type: "string", default: "4" },
+  "link-gbit": { type: "string", default: String(LINK_GBIT_DEFAULT) },
   "link-certificate": { type: "string" },
   "link-key": { type: "string" },
   "link-authority": { type: "string" },
@@ -165,6 +184,7 @@ export class OptionReader {
 
 export function readRankOptions(reader: OptionReader, cores: number): RankOptions {
   const provider = reader.oneOf("provider", PROVIDERS, "cpu");
+  const offer = readOffer(reader, provider);
   return {
     pool: reader.token("pool"),
     group: reader.token("group"),
@@ -173,11 +193,13 @@ export function readRankOptions(reader: OptionReader, cores: number): RankOption
     deviceClass: readDeviceClass(reader, provider),
     threads: reader.whole("threads", { max: THREADS_MAX, fallback: cores }),
     runType: readRunType(reader, provider),
-    stages: reader.whole("stages", { max: STAGES_MAX }),
+    stages: readStages(reader, offer),
     cuts: readCuts(reader),
     places: readPlaces(reader),
     sequential: new Set(reader.text("sequential")?.split(",")),
     decodeTile: readDecodeTile(reader),
+    offer,
+    rowsMax: reader.whole("max-batch", { max: ROWS_MAX }),
     security: readSecurity(reader),
     simulatedStepSeconds: reader.seconds("simulated-step-seconds", SIMULATED_STEP_SECONDS_MAX),
     exitWithParent: reader.flag("exit-with-parent"),
@@ -240,7 +262,32 @@ export function readPlaces(reader: OptionReader): ReadonlyMap<string, Place> {
   return places;
 }
 
-function readDecodeTile(reader: OptionReader): number {
+function readOffer(reader: OptionReader, provider: Provider): GroupOffer | undefined {
+  const text = reader.text("devices");
+  const violations: FieldViolation[] = [];
+  const { width, height } = readSize(reader.text("max-size") ?? "", violations);
+  const linkGbit = reader.whole("link-gbit", { max: LINK_GBIT_MAX });
+  const parsed = text === undefined ? undefined : parseDevices(text, provider);
+  for (const { field, description } of [...violations, ...(parsed?.violations ?? [])]) {
+    reader.wrong(field.replace("--", ""), description);
+  }
+  if (parsed === undefined || parsed.violations.length > 0) return undefined;
+  return { devices: parsed.devices, width, height, linkGbit };
+}
+
+/** As many as there are devices, if these are told. */
+function readStages(reader: OptionReader, offer: GroupOffer | undefined): number {
+  const count = offer?.devices.length;
+  const stages = reader.whole("stages", { max: STAGES_MAX, fallback: count ?? 1 });
+  if (count !== undefined && stages !== count) {
+    const rule = `--devices has ${count}, and each is one stage: leave --stages out`;
+    reader.wrong("stages", `is ${stages}; ${rule}`);
+  }
+  return stages;
+}
+
+function readDecodeTile(reader: OptionReader): number | undefined {
+  if (reader.text("decode-tile") === undefined) return undefined;
   const tile = reader.whole("decode-tile", { min: 0, max: DECODE_TILE_MAX });
   if (tile === 0 || (tile >= DECODE_TILE_MIN && tile % DECODE_TILE_MULTIPLE === 0)) return tile;
   const rule = `use a multiple of ${DECODE_TILE_MULTIPLE} from ${DECODE_TILE_MIN}, or 0 for none`;

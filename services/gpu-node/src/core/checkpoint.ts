@@ -5,7 +5,7 @@
 import { AppError } from "@fluxline/kernel/error.ts";
 import { checkpointError, missingFileError, shown } from "./checkpoint-error.ts";
 import { isJsonObject, JsonConfig } from "./json-config.ts";
-import type { StoredTensor, TensorIndex } from "./safetensors.ts";
+import type { StoredTensor, StoredType, TensorIndex } from "./safetensors.ts";
 
 /** One network of the checkpoint: a subfolder with a config.json and safetensors weights. */
 export interface Component {
@@ -13,6 +13,11 @@ export interface Component {
   readonly name: string;
   readonly config: JsonConfig;
   readonly weights: TensorIndex;
+  /**
+   * Of a folder with configs and no weights: the type in which they are taken to be stored. Names
+   * and shapes are then what the network asks for; such a part can be sized, not run.
+   */
+  readonly assumedType?: StoredType;
 }
 
 export interface Checkpoint {

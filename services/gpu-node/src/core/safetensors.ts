@@ -10,7 +10,7 @@ import { checkpointError, shown } from "./checkpoint-error.ts";
 import { isJsonObject, parseJsonObject, type JsonObject } from "./json-config.ts";
 
 /** Bytes of one element; the types that the format defines with whole bytes. */
-const ELEMENT_BYTES = {
+export const ELEMENT_BYTES = {
   BOOL: 1,
   U8: 1,
   I8: 1,

@@ -66,7 +66,7 @@ export function flux1Profile(
     defaultWidth: size,
     defaultHeight: size,
     minSteps: 1,
-    defaultSteps: guidance ? 28 : 4,
+    defaultSteps: flux1Steps(guidance),
     guidanceEmbedded: guidance,
     defaultGuidance: GUIDANCE_DEFAULT,
     maxGuidance: runType === "float16" ? GUIDANCE_MAX_FLOAT16 : GUIDANCE_MAX,
@@ -74,6 +74,11 @@ export function flux1Profile(
     advice: advice(parts),
     memory: [],
   };
+}
+
+/** Models with embedded guidance take many steps; distilled ones few. */
+export function flux1Steps(guidance: boolean): number {
+  return guidance ? 28 : 4;
 }
 
 /** What the autoencoder was made for if that is small, as in models for tests and demos. */

@@ -10,6 +10,7 @@
  * Noise and latents between steps are float32 whatever the run type.
  */
 import { assert } from "@fluxline/kernel/assert.ts";
+import type { MemoryBound } from "@fluxline/kernel/memory-bound.ts";
 import type { ImageRequest } from "@fluxline/kernel/image-request.ts";
 import type { Checkpoint } from "../core/checkpoint.ts";
 import type {
@@ -59,6 +60,7 @@ export interface Flux1Options extends Computation {
   readonly recipe?: Recipe | undefined;
   /** Stages of the transformer, in order and without a gap; default: one, of all blocks. */
   readonly stages?: readonly BlockRange[];
+  readonly memory?: readonly MemoryBound[];
   readonly limits?: Partial<Flux1Limits>;
 }
 
@@ -78,7 +80,10 @@ export function describeFlux1(checkpoint: Checkpoint, options: Flux1Options): Im
   const graphs = [clip, t5, ...stages, decoder];
   const planner = new Planner(parts, options, checkpoint.digest, stages);
   return {
-    profile: flux1Profile(checkpoint, parts, runType, { ...FLUX1_LIMITS, ...options.limits }),
+    profile: {
+      ...flux1Profile(checkpoint, parts, runType, { ...FLUX1_LIMITS, ...options.limits }),
+      memory: options.memory ?? [],
+    },
     graphs: new Map(graphs.map((graph) => [graph.name, graph])),
     denoiser: stages.map(({ name }) => name),
     prediction: "sample",

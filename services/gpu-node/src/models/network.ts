@@ -19,7 +19,7 @@ import {
   scaleBytes,
 } from "../core/quantisation.ts";
 import { QuantisedFileLayout, type QuantisedPlace } from "../core/quantised-file.ts";
-import type { StoredTensor, StoredType } from "../core/safetensors.ts";
+import { ELEMENT_BYTES, type StoredTensor, type StoredType } from "../core/safetensors.ts";
 import { FLOAT16_MAX, FLOAT_BYTES } from "../onnx/float-bits.ts";
 import type { RunType } from "../onnx/graph.ts";
 import { GraphBuilder } from "../onnx/graph-builder.ts";
@@ -106,7 +106,9 @@ export class Network {
       return this.build.node(at, "Gather", [this.weight(name, shape), ids]);
     }
     const { raw, storedAs } = this.#raw(name, shape);
-    this.build.graph.weightBytes += elementCount(shape) * FLOAT_BYTES[storedAs];
+    const bytes = elementCount(shape) * FLOAT_BYTES[storedAs];
+    this.build.graph.weightBytes += bytes;
+    this.build.graph.tableBytes += bytes;
     const rows = this.build.node(`${at}.rows`, "Gather", [raw, ids]);
     return this.build.cast(at, rows, storedAs, this.runType);
   }
@@ -119,7 +121,7 @@ export class Network {
   }
 
   #stored(name: string, shape: readonly number[]): { stored: StoredTensor; storedAs: RunType } {
-    const stored = this.part.weights.get(name);
+    const stored = this.part.weights.get(name) ?? this.#assumed(name, shape);
     const config = this.part.config.file;
     if (stored === undefined) {
       const folder = config.replace(/[^/]*$/, "");
@@ -136,6 +138,14 @@ export class Network {
     if (storedAs !== undefined) return { stored, storedAs };
     const known = Object.keys(STORED_AS).join(", ");
     throw checkpointError(place, `is stored as ${stored.dtype}; supported: ${known}`);
+  }
+
+  /** Of a part without weights: what the config promises, nowhere in particular. */
+  #assumed(name: string, shape: readonly number[]): StoredTensor | undefined {
+    const { assumedType: dtype, config } = this.part;
+    if (dtype === undefined) return undefined;
+    const length = elementCount(shape) * ELEMENT_BYTES[dtype];
+    return { name, dtype, shape, file: config.file, offset: 0, length };
   }
 
   /** An input in float32 as callers give it, then in the run type. */

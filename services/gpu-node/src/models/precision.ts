@@ -1,12 +1,6 @@
-/**
- * What `--run-type` asks for: a type in which everything is computed, or int8. That means that the
- * linear layers inside the blocks of transformer and T5 have weights of 8 bits, and that everything
- * else is computed in the type that suits the provider.
- */
+/** What the graphs of a model compute in, for what `--run-type` asks. */
+import type { Precision } from "../core/precision.ts";
 import type { RunType } from "../onnx/graph.ts";
-
-export const PRECISIONS = ["float32", "float16", "bfloat16", "int8"] as const;
-export type Precision = (typeof PRECISIONS)[number];
 
 /** How the graphs of a model are to compute. */
 export interface Computation {

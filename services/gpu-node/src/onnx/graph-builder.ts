@@ -28,6 +28,7 @@ export class GraphBuilder {
       outputs: [],
       weightBytes: 0,
       quantised: [],
+      tableBytes: 0,
     };
   }
 

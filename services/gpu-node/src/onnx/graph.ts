@@ -71,6 +71,8 @@ export interface OnnxGraph {
   outputs: ValueInfo[];
   /** Bytes of all weights in the type in which they are computed with. */
   weightBytes: number;
+  /** Of these, the tables of which rows are looked up as they are stored. */
+  tableBytes: number;
   /** Files that some of its initializers lie in and that are made from the checkpoint. */
   quantised: QuantisedFile[];
 }
