@@ -198,6 +198,11 @@ describe("refused with its reason and the way out is", () => {
     expect(error.message).toContain("FLUXLINE_CACHE");
   });
 
+  test("a folder that exists and says that it does not, without waiting for ever", async () => {
+    const file = { ...fileOf("a"), file: "/proc/none/quantised/a.safetensors" };
+    expect((await refusal(prepare([file]))).reason).toBe("CACHE_NOT_USABLE");
+  });
+
   test("more than the disk holds, before anything is written", async () => {
     const error = await refusal(prepare([{ ...fileOf("a"), bytes: 2 ** 60 }]));
     expect(error.reason).toBe("CACHE_DISK_FULL");

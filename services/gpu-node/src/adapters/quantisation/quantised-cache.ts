@@ -5,7 +5,7 @@
  * wait for it.
  */
 import { randomUUID } from "node:crypto";
-import { closeSync, mkdirSync, openSync, readdirSync, rmSync, statSync, utimesSync } from "node:fs";
+import { closeSync, openSync, readdirSync, rmSync, statSync, utimesSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { AppError } from "@fluxline/kernel/error.ts";
@@ -13,6 +13,7 @@ import type { FileRange } from "../../core/image-model.ts";
 import { elementCount } from "../../core/tensor.ts";
 import type { QuantisedFile } from "../../core/quantised-file.ts";
 import { cacheError } from "./cache-error.ts";
+import { makeFolder } from "./make-folder.ts";
 import { QuantisationPool } from "./quantisation-pool.ts";
 
 export interface QuantisedCacheOptions {
@@ -174,7 +175,7 @@ class Claim {
 
   /** Undefined while somebody else has it. */
   static take(file: string): Claim | undefined {
-    mkdirSync(dirname(file), { recursive: true });
+    makeFolder(dirname(file));
     try {
       closeSync(openSync(claimPath(file), "wx"));
     } catch (thrown) {
@@ -239,7 +240,7 @@ function ageMs(path: string): number | undefined {
 
 async function assertSpace(files: readonly QuantisedFile[]): Promise<void> {
   const folder = dirname(files[0]!.file);
-  mkdirSync(folder, { recursive: true });
+  makeFolder(folder);
   const { bavail, bsize } = await statfs(folder);
   const needed = totalBytes(files) + DISK_SPARE_BYTES;
   if (bavail * bsize >= needed) return;

@@ -7,7 +7,6 @@ import {
   closeSync,
   fstatSync,
   fsyncSync,
-  mkdirSync,
   openSync,
   readSync,
   renameSync,
@@ -29,6 +28,7 @@ import {
 import type { StoredTensor, StoredType } from "../../core/safetensors.ts";
 import { decodeFloats, FLOAT_BYTES } from "../../onnx/float-bits.ts";
 import type { RunType } from "../../onnx/graph.ts";
+import { makeFolder } from "./make-folder.ts";
 
 /** Values of a tensor that are in memory at a time, about: 8 MiB as float32. */
 const SLICE_VALUES = 2 ** 21;
@@ -76,7 +76,7 @@ export function checkQuantisedFile(file: QuantisedFile): Soundness {
  *   system throws; nothing is left then
  */
 export function writeQuantisedFile(file: QuantisedFile, draft: string): void {
-  mkdirSync(dirname(file.file), { recursive: true });
+  makeFolder(dirname(file.file));
   const descriptor = openSync(draft, "wx");
   try {
     try {
