@@ -4,11 +4,14 @@ import { join, resolve } from "node:path";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** `FLUXLINE_CACHE`, or `~/.cache/fluxline`; absolute. */
+/** Where all programs of this user keep such things: `XDG_CACHE_HOME`, or `~/.cache`. */
+export function userCaches(environment: Environment): string {
+  return environment["XDG_CACHE_HOME"] || join(environment["HOME"] || homedir(), ".cache");
+}
+
+/** `FLUXLINE_CACHE`, or `fluxline` among the user's caches; absolute. */
 export function cacheFolder(environment: Environment): string {
-  const named = environment["FLUXLINE_CACHE"];
-  if (named !== undefined && named !== "") return resolve(named);
-  return join(homedir(), ".cache", "fluxline");
+  return resolve(environment["FLUXLINE_CACHE"] || join(userCaches(environment), "fluxline"));
 }
 
 /** Weights in int8, by model: `adapters/quantised-cache.ts`. */

@@ -6,7 +6,7 @@ import { openCheckpoint, openGeometry } from "../adapters/checkpoint-folder.ts";
 import { type Checkpoint, component } from "../core/checkpoint.ts";
 import { PUBLISHED_OPERATIONS } from "../core/device-offer.ts";
 import { type Precision, PRECISIONS } from "../core/precision.ts";
-import { quantisedBytes } from "../core/quantisation.ts";
+import { codeBytes, quantisedBytes } from "../core/quantisation.ts";
 import type { StoredTensor } from "../core/safetensors.ts";
 import { elementCount } from "../core/tensor.ts";
 import { stepOperations } from "./flux-cost.ts";
@@ -43,7 +43,9 @@ function tensorBytes(checkpoint: Checkpoint, type: Precision, provider: string) 
     [...component(checkpoint, part).weights.values()].reduce((sum, one) => sum + of(one), 0);
   const table = ({ length }: StoredTensor): number => (provider === "cpu" ? 0 : length);
   const plain = ({ shape }: StoredTensor): number => elementCount(shape) * bytes;
-  const linear = ({ shape }: StoredTensor): number => quantisedBytes(shape[0]!, shape[1]!);
+  const packed = provider === "cpu" ? 4 / 128 : 0;
+  const linear = ({ shape: [outputs = 0, inputs = 0] }: StoredTensor): number =>
+    quantisedBytes(outputs, inputs) + packed * codeBytes(outputs, inputs);
   return {
     transformer: total("transformer", (tensor) => {
       const inBlock = /transformer_blocks\.\d+\..*weight$/.test(tensor.name);

@@ -6,7 +6,11 @@
  */
 import type { Precision } from "../core/precision.ts";
 import type { OnnxGraph, RunType } from "../onnx/graph.ts";
+import { quantisationBlocks } from "../core/quantisation.ts";
 import { computation } from "./precision.ts";
+
+/** What the CPU provider's packed form holds for each block of codes, beside them and their scale. */
+const PACKED_BLOCK_BYTES = 4;
 
 /**
  * What weights become once they are loaded. The CPU provider has no kernels for float16: it turns
@@ -18,6 +22,11 @@ export function computeType(precision: Precision, provider: string): RunType {
 }
 
 /** `graph` is built in the `computeType`. */
-export function loadedBytes({ weightBytes, tableBytes }: OnnxGraph, provider: string): number {
-  return weightBytes - (provider === "cpu" ? tableBytes : 0);
+export function loadedBytes(graph: OnnxGraph, provider: string): number {
+  if (provider !== "cpu") return graph.weightBytes;
+  const tensors = graph.quantised.flatMap((file) => file.tensors);
+  const packed = tensors.reduce((sum, { outputs, inputs }) => {
+    return sum + PACKED_BLOCK_BYTES * outputs * quantisationBlocks(inputs);
+  }, 0);
+  return graph.weightBytes - graph.tableBytes + packed;
 }

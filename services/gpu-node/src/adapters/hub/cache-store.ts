@@ -29,7 +29,7 @@ import {
   repositoryFolder,
   repositoryOf,
 } from "./cache-layout.ts";
-import { withLock } from "./file-lock.ts";
+import { withLock } from "../file-lock.ts";
 import type { HubSettings } from "./hub-settings.ts";
 import { livingUses, type Use } from "./use-mark.ts";
 

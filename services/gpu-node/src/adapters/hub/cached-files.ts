@@ -8,7 +8,7 @@ import { digestError, type HubTarget } from "../../core/hub/hub-error.ts";
 import { listedDigest, type ListedFile } from "../../core/hub/model-files.ts";
 import type { FetchProgress, OnProgress } from "./fetch-tally.ts";
 import { digestOfFile } from "./file-digest.ts";
-import { withLock } from "./file-lock.ts";
+import { withLock } from "../file-lock.ts";
 import type { HubModel } from "./hub-model.ts";
 import type { HubSettings } from "./hub-settings.ts";
 import type { WeightFile } from "./weight-file.ts";

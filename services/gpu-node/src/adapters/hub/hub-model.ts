@@ -22,7 +22,7 @@ import { type CommitPlace, flatName } from "./cache-layout.ts";
 import { CacheStore } from "./cache-store.ts";
 import type { OnProgress } from "./fetch-tally.ts";
 import { digestOfBytes } from "./file-digest.ts";
-import { withLock } from "./file-lock.ts";
+import { withLock } from "../file-lock.ts";
 import { HfCache } from "./hf-cache.ts";
 import { HubClient } from "./hub-client.ts";
 import type { HubSettings } from "./hub-settings.ts";

@@ -3,11 +3,11 @@
  * mean what they mean to the hub's own programs; HF_HOME is only ever read.
  */
 import { readFileSync } from "node:fs";
-import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { type FieldViolation, invalidArgument } from "@fluxline/kernel/error.ts";
 import { parseByteSize } from "../../core/hub/byte-size.ts";
 import type { RetryLimits } from "../../core/hub/hub-retry.ts";
+import { cacheFolder, userCaches } from "../cache-folder.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -70,8 +70,7 @@ export interface HubSettings {
 /** @throws AppError INVALID_CONFIG naming every variable that is wrong */
 export function hubSettings(environment: Environment, limits = FETCH_LIMITS): HubSettings {
   const violations: FieldViolation[] = [];
-  const caches = environment["XDG_CACHE_HOME"] || join(environment["HOME"] || homedir(), ".cache");
-  const hfHome = environment["HF_HOME"] || join(caches, "huggingface");
+  const hfHome = environment["HF_HOME"] || join(userCaches(environment), "huggingface");
   const endpoint = (environment["HF_ENDPOINT"] || DEFAULT_ENDPOINT).replace(/\/+$/, "");
   if (!URL.canParse(endpoint) || !/^https?:$/.test(new URL(endpoint).protocol)) {
     const description = `is "${endpoint}"; use an address like ${DEFAULT_ENDPOINT}`;
@@ -88,7 +87,7 @@ export function hubSettings(environment: Environment, limits = FETCH_LIMITS): Hu
     endpoint,
     token: environment["HF_TOKEN"]?.trim() || readToken(environment, hfHome),
     isOffline: /^(1|on|yes|true)$/i.test(environment["HF_HUB_OFFLINE"] ?? ""),
-    cacheFolder: join(resolve(environment["FLUXLINE_CACHE"] || join(caches, "fluxline")), "hub"),
+    cacheFolder: join(cacheFolder(environment), "hub"),
     cacheBytesMax,
     hfCacheFolder: resolve(environment["HF_HUB_CACHE"] || join(hfHome, "hub")),
     limits,

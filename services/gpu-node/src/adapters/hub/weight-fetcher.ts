@@ -17,7 +17,7 @@ import { isWhole } from "../../core/hub/weight-manifest.ts";
 import type { FileRange } from "../../core/image-model.ts";
 import { type CacheStore, diskError } from "./cache-store.ts";
 import { FetchTally, type OnProgress } from "./fetch-tally.ts";
-import { FileLock } from "./file-lock.ts";
+import { FileLock } from "../file-lock.ts";
 import type { HubClient } from "./hub-client.ts";
 import type { HubSettings } from "./hub-settings.ts";
 import { fetchRange } from "./range-fetch.ts";

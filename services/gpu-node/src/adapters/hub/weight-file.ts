@@ -17,7 +17,7 @@ import {
 } from "../../core/hub/weight-manifest.ts";
 import type { ListedDigest } from "../../core/hub/model-files.ts";
 import { digestOfFile } from "./file-digest.ts";
-import type { FileLock } from "./file-lock.ts";
+import type { FileLock } from "../file-lock.ts";
 
 export interface WeightFilePlace {
   /** Of the weights, inside the model's folder. */

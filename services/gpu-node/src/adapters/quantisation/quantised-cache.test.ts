@@ -151,13 +151,13 @@ test("two that want the same files make each once", async () => {
   expect(leftovers()).toEqual([]);
 });
 
-test("a claim and a draft of a process that is gone are cleared away", async () => {
+test("a lock and a draft of a process that is gone are cleared away", async () => {
   const file = fileOf("a");
   mkdirSync(dirname(file.file), { recursive: true });
-  const [claim, draft] = [`${file.file}.claim`, `${file.file}.0.draft`];
-  for (const path of [claim, draft]) {
+  const [lock, draft] = [`${file.file}.lock`, `${file.file}.0.draft`];
+  for (const path of [lock, draft]) {
     writeFileSync(path, "");
-    const before = new Date(Date.now() - 60_000);
+    const before = new Date(Date.now() - 120_000);
     utimesSync(path, before, before);
   }
   await prepare([file]);

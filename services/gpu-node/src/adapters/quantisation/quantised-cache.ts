@@ -1,17 +1,18 @@
 /**
  * Sees to it that the quantised files of a rank's graphs are there before its runner loads them:
  * checks those that exist, and makes those that are missing or damaged, in worker threads. Ranks and
- * groups on one node share the folder: each file is made by whoever claims it first, and the others
+ * groups on one node share the folder: each file is made by whoever locks it first, and the others
  * wait for it.
  */
 import { randomUUID } from "node:crypto";
-import { closeSync, openSync, readdirSync, rmSync, statSync, utimesSync } from "node:fs";
+import { readdirSync, rmSync, statSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { AppError } from "@fluxline/kernel/error.ts";
 import type { FileRange } from "../../core/image-model.ts";
 import { elementCount } from "../../core/tensor.ts";
 import type { QuantisedFile } from "../../core/quantised-file.ts";
+import { FileLock } from "../file-lock.ts";
 import { cacheError } from "./cache-error.ts";
 import { makeFolder } from "./make-folder.ts";
 import { QuantisationPool } from "./quantisation-pool.ts";
@@ -25,12 +26,11 @@ export interface QuantisedCacheOptions {
   readonly fetchSources?: (sources: readonly FileRange[]) => Promise<void>;
 }
 
-/** A claim is renewed this often, and taken over when it has not been for as long as the second. */
-const CLAIM_RENEWED_MS = 2_000;
-const CLAIM_STALE_MS = 30_000;
-const CLAIM_POLL_MS = 200;
+const LOCK = { heartbeatMs: 1_000, staleMs: 6_000 };
 /** For one file that somebody else makes. */
-const CLAIM_WAIT_MS_MAX = 15 * 60_000;
+const OTHERS_MS_MAX = 15 * 60_000;
+/** A draft that nobody has written to for so long was left by a process that is gone. */
+const DRAFT_STALE_MS = 60_000;
 const PROGRESS_MS = 5_000;
 /** Kept free beside what is written. */
 const DISK_SPARE_BYTES = 64 * 2 ** 20;
@@ -39,7 +39,7 @@ const DISK_SPARE_BYTES = 64 * 2 ** 20;
  * Resolves when all are there and sound.
  *
  * @throws AppError CACHE_DISK_FULL, CACHE_NOT_USABLE, CHECKPOINT_INVALID (a weight that cannot be
- *   quantised), QUANTISATION_STALLED (a file that another process claims and never ends)
+ *   quantised), QUANTISATION_STALLED (a file that another process locks and never ends)
  */
 export async function prepareQuantised(
   files: readonly QuantisedFile[],
@@ -101,7 +101,7 @@ class Preparation {
     return soundness === "sound";
   }
 
-  /** Each thread has one file in work, so that no claim is held for one that waits. */
+  /** Each thread has one file in work, so that no lock is held for one that waits. */
   async #obtainAll(files: readonly QuantisedFile[]): Promise<void> {
     const left = [...files];
     const lane = async (): Promise<void> => {
@@ -120,30 +120,25 @@ class Preparation {
 
   /** Makes the file, or waits until somebody else has. */
   async #obtain(file: QuantisedFile, of: number): Promise<void> {
-    const endMs = performance.now() + CLAIM_WAIT_MS_MAX;
-    for (;;) {
-      const claim = Claim.take(file.file);
-      if (claim !== undefined) return this.#make(file, claim, of);
-      while (Claim.exists(file.file)) {
-        if (performance.now() > endMs) throw stalledError(file.file);
-        await new Promise((resolve) => setTimeout(resolve, CLAIM_POLL_MS));
+    const signal = AbortSignal.timeout(OTHERS_MS_MAX);
+    for (let isThere = false; !isThere;) {
+      const lock = await lockOf(file, signal);
+      try {
+        isThere = (await this.#pool.check(file)) === "sound";
+        if (isThere || lock === undefined) continue;
+        removeDrafts(file.file);
+        await this.#pool.write(file, `${file.file}.${randomUUID()}.draft`);
+        isThere = true;
+        this.#count(file, of);
+      } finally {
+        lock?.releaseNow();
       }
-      if (await this.#isSound(file)) return;
     }
   }
 
-  async #make(file: QuantisedFile, claim: Claim, of: number): Promise<void> {
-    try {
-      // Somebody may have made it between the check and the claim.
-      if ((await this.#pool.check(file)) === "sound") return;
-      await this.#pool.write(file, claim.draft);
-    } finally {
-      claim.release();
-    }
+  #count({ tensors }: QuantisedFile, of: number): void {
     this.#made += 1;
-    this.#parameters += file.tensors.reduce((sum, { source }) => {
-      return sum + elementCount(source.shape);
-    }, 0);
+    this.#parameters += tensors.reduce((sum, { source }) => sum + elementCount(source.shape), 0);
     this.#tell(of);
   }
 
@@ -159,82 +154,32 @@ class Preparation {
   }
 }
 
-/** The right to make a file, as a file beside it that others see. */
-class Claim {
-  readonly draft: string;
-  readonly #path: string;
-  readonly #timer: NodeJS.Timeout;
-  readonly #atExit = (): void => this.release();
-
-  private constructor(file: string) {
-    this.#path = claimPath(file);
-    this.draft = `${file}.${randomUUID()}.draft`;
-    this.#timer = setInterval(() => renew(this.#path), CLAIM_RENEWED_MS).unref();
-    process.once("exit", this.#atExit);
-  }
-
-  /** Undefined while somebody else has it. */
-  static take(file: string): Claim | undefined {
-    makeFolder(dirname(file));
-    try {
-      closeSync(openSync(claimPath(file), "wx"));
-    } catch (thrown) {
-      if ((thrown as NodeJS.ErrnoException).code === "EEXIST") return undefined;
-      throw thrown;
-    }
-    removeDrafts(file);
-    return new Claim(file);
-  }
-
-  /** Whether somebody has it; one whose process is gone is removed. */
-  static exists(file: string): boolean {
-    const path = claimPath(file);
-    const age = ageMs(path);
-    if (age === undefined) return false;
-    if (age < CLAIM_STALE_MS) return true;
-    rmSync(path, { force: true });
-    return false;
-  }
-
-  release(): void {
-    clearInterval(this.#timer);
-    process.off("exit", this.#atExit);
-    rmSync(this.#path, { force: true });
-    rmSync(this.draft, { force: true });
-  }
-}
-
-function claimPath(file: string): string {
-  return `${file}.claim`;
-}
-
-function renew(path: string): void {
-  const now = new Date();
+/** Undefined: another process, which held it, has replaced the file. */
+async function lockOf({ file }: QuantisedFile, signal: AbortSignal): Promise<FileLock | undefined> {
+  const before = versionOf(file);
+  const isDone = async (): Promise<boolean> => versionOf(file) !== before;
   try {
-    utimesSync(path, now, now);
+    return await FileLock.acquire(`${file}.lock`, { ...LOCK, signal, isDone });
   } catch (thrown) {
-    // Taken for stale by somebody after a long pause: then the file is made twice, to the same bytes.
-    if ((thrown as NodeJS.ErrnoException).code !== "ENOENT") throw thrown;
+    throw signal.aborted ? stalledError(file) : thrown;
   }
 }
 
-/** Drafts that a process left when it was killed: nobody writes to them who has not renewed a claim. */
+/** Changes when the file is replaced. */
+function versionOf(file: string): string | undefined {
+  const found = statSync(file, { throwIfNoEntry: false });
+  return found && `${found.ino} ${found.mtimeMs}`;
+}
+
+/** Those of processes that are gone: whoever holds the lock is the only one who writes. */
 function removeDrafts(file: string): void {
   const folder = dirname(file);
-  const prefix = `${basename(file)}.`;
-  for (const name of readdirSync(folder)) {
-    if (!name.startsWith(prefix) || !name.endsWith(".draft")) continue;
-    if ((ageMs(join(folder, name)) ?? 0) > CLAIM_STALE_MS)
-      rmSync(join(folder, name), { force: true });
-  }
-}
-
-function ageMs(path: string): number | undefined {
-  try {
-    return Date.now() - statSync(path).mtimeMs;
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw thrown;
+  const drafts = readdirSync(folder).filter(
+    (name) => name.startsWith(`${basename(file)}.`) && name.endsWith(".draft"),
+  );
+  for (const draft of drafts.map((name) => join(folder, name))) {
+    const modifiedMs = statSync(draft, { throwIfNoEntry: false })?.mtimeMs ?? Date.now();
+    if (Date.now() - modifiedMs > DRAFT_STALE_MS) rmSync(draft, { force: true });
   }
 }
 
@@ -254,7 +199,7 @@ function totalBytes(files: readonly QuantisedFile[]): number {
 }
 
 function stalledError(file: string): AppError {
-  const minutes = CLAIM_WAIT_MS_MAX / 60_000;
+  const minutes = OTHERS_MS_MAX / 60_000;
   const message = `${file}: another process has been making it for ${minutes} minutes; end that one`;
   return new AppError("unavailable", message, { reason: "QUANTISATION_STALLED" });
 }
