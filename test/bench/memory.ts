@@ -17,7 +17,7 @@ import { type Precision, PRECISIONS } from "@fluxline/gpu-node/core/precision.ts
 import type { StagePlan } from "@fluxline/gpu-node/core/stage-plan.ts";
 import type { NamedTensors } from "@fluxline/gpu-node/core/tensor.ts";
 import { planPool } from "@fluxline/gpu-node/models/pool-plan.ts";
-import type { RunType } from "@fluxline/gpu-node/onnx/graph.ts";
+import { computation } from "@fluxline/gpu-node/models/precision.ts";
 import Table from "cli-table3";
 import { ImageBench } from "../support/image-bench.ts";
 import { anonymousBytesOf, peaksDuring } from "./process-memory.ts";
@@ -93,8 +93,9 @@ interface PartFigure {
 async function measure(one: Case, precision: Precision): Promise<PartFigure[]> {
   const folder = await randomModel(CACHE, one.geometry, one.stored);
   const { stages = 1 } = one;
-  // A type that cannot be run yet is refused by the runner, with its reason.
-  const bench = await ImageBench.open(folder, { runType: precision as RunType, stages });
+  // A type that the CPU provider lacks is refused by the runner, with its reason.
+  const compute = computation(precision, "cpu", join(CACHE, "quantised"));
+  const bench = await ImageBench.open(folder, { ...compute, stages });
   try {
     const estimated = await estimate(folder, one, precision, bench.plan);
     const measured = await measureParts(bench, one);

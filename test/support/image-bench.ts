@@ -65,7 +65,7 @@ export interface BenchOptions {
   /** Ranks 1 and on as real processes, started with the same stages, cuts and places. */
   readonly processes?: StageProcesses;
   /** Int8 weights in blocks, in files in that folder; default: float32 everywhere. */
-  readonly quantisedFolder?: string;
+  readonly quantisedFolder?: string | undefined;
   /** Told of what is done to have them. */
   readonly onQuantised?: (message: string, facts: Readonly<Record<string, unknown>>) => void;
   readonly onDevices?: (state: DevicesState) => void;

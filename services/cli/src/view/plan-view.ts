@@ -72,6 +72,7 @@ export function describePlan(plan: PlanReport, model: string): string {
     "(GiB; step: working memory of all rows; components: their weights and working memory)",
     ...(isSequential(plan) ? ["(*: loaded for each use and let go after it)"] : []),
     "",
+    ...beside(plan),
     ...(plan.fits ? verdict(plan, model) : shortfall(plan, model)),
   ].join("\n");
 }
@@ -110,16 +111,18 @@ function modeMark(mode: Component["mode"]): string {
   return mode === "sequential" ? "*" : "";
 }
 
+function beside({ host }: PlanReport): string[] {
+  if (host.components.length === 0) return [];
+  const where = `on the processor beside rank 0: ${byteText(host.bytes)} of the host's memory`;
+  return [`cpu       ${host.components.join(", ")} ${where}`];
+}
+
 function verdict(plan: PlanReport, model: string): string[] {
-  const { decodeTile, bottleneck, stages, host, pace, linkGbit, devices, steps } = plan;
+  const { decodeTile, bottleneck, stages, pace, linkGbit, devices, steps } = plan;
   const lines = [
     `decoding  ${decodeTile === 0 ? "whole pictures" : `in tiles of ${decodeTile}x${decodeTile}`}`,
     `slowest   ${bottleneck}${stages.length > 1 ? `; links of ${linkGbit} Gbit/s` : ""}`,
   ];
-  if (host.components.length > 0) {
-    const where = `on the processor beside rank 0: ${byteText(host.bytes)} of the host's memory`;
-    lines.push(`cpu       ${host.components.join(", ")} ${where}`);
-  }
   if (pace === undefined) {
     lines.push("pace      not known: no speed was published for these devices with this type");
   } else {

@@ -90,9 +90,9 @@ export class ReplicaGroup {
     const source = await openModel(reference, this.#environment, { log });
     const { checkpoint } = source;
     const facts = rankFacts(checkpoint, this.#options, this.#environment);
-    const { layout, plan, memory, recipe, computation, numericsClass } = facts;
+    const { layout, plan, memory, recipe, computation, onHost, numericsClass } = facts;
     const { stages } = plan;
-    const model = describeModel(checkpoint, { ...computation, recipe, stages, memory });
+    const model = describeModel(checkpoint, { ...computation, onHost, recipe, stages, memory });
     await prepareGraphs(source, rankGraphs(model, facts), { provider, threads, log });
     const devices = this.#devices(model, facts, source);
     this.#lifecycle.add({ name: "devices", drain: () => devices.stop() });

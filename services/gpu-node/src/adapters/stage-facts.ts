@@ -26,8 +26,9 @@ export interface RankFacts {
   /** What requests need on each device and what is there; empty where that is not known. */
   readonly memory: readonly MemoryBound[];
   readonly recipe: Recipe;
-  /** What this rank's graphs compute in. */
+  /** What this rank's graphs compute in; but for those on a processor beside other devices. */
   readonly computation: Computation;
+  readonly onHost: ReadonlySet<string>;
   readonly numericsClass: string;
   /** Of the rank of this process, in this start of it. */
   identity(rank: number, incarnation: string): LinkIdentity;
@@ -63,6 +64,7 @@ export function rankFacts(
     memory,
     recipe,
     computation: computation(runType, provider, quantisedFolder(environment)),
+    onHost: new Set(isProcessor(provider) ? [] : namesOnHost(layout, plan)),
     numericsClass: numerics,
     identity: (rank, incarnation) => ({
       role: rank === 0 ? "driver" : "stage",
@@ -88,15 +90,23 @@ function deviceFacts(
   layout: ModelLayout,
   plan: StagePlan,
 ): { provider: string; deviceClass: string } {
-  if (provider === "cpu" || provider === "simulated") {
+  if (isProcessor(provider)) {
     return { provider, deviceClass: readCpuDeviceClass(runType) };
   }
-  const onCpu = componentsAt(layout, plan, "cpu").map(({ name }) => name);
-  if (onCpu.length === 0) return { provider, deviceClass };
+  const onHost = namesOnHost(layout, plan);
+  if (onHost.length === 0) return { provider, deviceClass };
   return {
-    provider: `${provider},cpu:${onCpu.join("+")}`,
+    provider: `${provider},cpu:${onHost.join("+")}`,
     deviceClass: `${deviceClass},${readCpuDeviceClass(runType)}`,
   };
+}
+
+function isProcessor(provider: string): boolean {
+  return provider === "cpu" || provider === "simulated";
+}
+
+function namesOnHost(layout: ModelLayout, plan: StagePlan): string[] {
+  return componentsAt(layout, plan, "cpu").map(({ name }) => name);
 }
 
 function onnxruntimeVersion(): string {

@@ -15,6 +15,8 @@ export interface ModelOptions extends Computation {
   readonly recipe?: Recipe | undefined;
   /** Cuts of the denoiser, in order and without a gap; default: one stage of all blocks. */
   readonly stages?: readonly BlockRange[];
+  /** Components on a processor beside other devices: they compute in float32 there. */
+  readonly onHost?: ReadonlySet<string>;
   /** For the profile: what each device of the group holds and needs. */
   readonly memory?: readonly MemoryBound[];
 }

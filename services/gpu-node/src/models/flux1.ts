@@ -60,6 +60,8 @@ export interface Flux1Options extends Computation {
   readonly recipe?: Recipe | undefined;
   /** Stages of the transformer, in order and without a gap; default: one, of all blocks. */
   readonly stages?: readonly BlockRange[];
+  /** Components on a processor beside other devices: they compute in float32 there. */
+  readonly onHost?: ReadonlySet<string>;
   readonly memory?: readonly MemoryBound[];
   readonly limits?: Partial<Flux1Limits>;
 }
@@ -72,11 +74,11 @@ export function describeFlux1(checkpoint: Checkpoint, options: Flux1Options): Im
   const stages = (options.stages ?? [undefined]).map((blocks) =>
     denoiserGraph(weights, options, blocks),
   );
-  const [clip, t5, decoder] = [
-    componentGraph(weights, options, "clip"),
-    componentGraph(weights, options, "t5"),
-    componentGraph(weights, options, "vae"),
-  ];
+  const placed = (name: string): Graph => {
+    const isOnHost = options.onHost?.has(name) === true;
+    return componentGraph(weights, isOnHost ? { ...options, runType: "float32" } : options, name);
+  };
+  const [clip, t5, decoder] = [placed("clip"), placed("t5"), placed("vae")];
   const graphs = [clip, t5, ...stages, decoder];
   const planner = new Planner(parts, options, checkpoint.digest, stages);
   return {

@@ -9,7 +9,6 @@ import type { Precision } from "../core/precision.ts";
 import type { Device, FixedChoices, PlacementProblem, PlacementResult } from "../core/placement.ts";
 import { planPreferred } from "../core/placement-plan.ts";
 import { modelSizes, planShape } from "./families.ts";
-import { computeType } from "./loaded-bytes.ts";
 
 export interface PoolPlanRequest {
   readonly precision: Precision;
@@ -68,7 +67,7 @@ export function planPool(checkpoint: Checkpoint, request: PoolPlanRequest): Pool
     order: request.order,
     linkBytesPerSecond: request.linkBytesPerSecond,
     loadBytesPerSecond: LOAD_BYTES_PER_SECOND,
-    hostOperationsPerSecond: hostSpeed(provider, precision),
+    hostOperationsPerSecond: hostSpeed(provider),
     runtimeBytes,
     reserve: RESERVE,
     steps,
@@ -93,8 +92,8 @@ function sizesOnce(checkpoint: Checkpoint, request: SizingRequest): ModelSizes {
 }
 
 /**
- * Memory of the runner on the processor beside rank 0, if anything is placed there. Components are
- * computed there as on the CPU provider.
+ * Memory of the runner on the processor beside rank 0, if anything is placed there. Components compute
+ * in float32 there, because the CPU provider has no kernels for 16 bits.
  */
 export function hostMemory(
   checkpoint: Checkpoint,
@@ -105,8 +104,12 @@ export function hostMemory(
   const { host, decodeTile } = result.placement;
   if (host.components.length === 0) return [];
   const { textTokens } = demand;
-  const request = { precision, provider: "cpu", pixels: width * height, textTokens };
-  const { components } = modelSizes(checkpoint, request);
+  const { components } = modelSizes(checkpoint, {
+    precision: precision === "int8" ? "int8" : "float32",
+    provider: "cpu",
+    pixels: width * height,
+    textTokens,
+  });
   const there = components.filter(({ name }) => host.components.includes(name));
   const total = (pick: (part: (typeof there)[number]) => number): number => {
     return there.reduce((sum, part) => sum + pick(part), 0);
@@ -130,11 +133,7 @@ export function runtimeBytesOf(provider: string): number {
   return provider === "cpu" || provider === "simulated" ? CPU_RUNTIME_BYTES : GPU_RUNTIME_BYTES;
 }
 
-/**
- * The processor's provider does not compute in bfloat16; and where it is the device itself, its
- * memory is the device's.
- */
-function hostSpeed(provider: string, precision: Precision): number | undefined {
-  if (provider === "cpu" || provider === "simulated") return undefined;
-  return computeType(precision, provider) === "bfloat16" ? undefined : HOST_OPERATIONS_PER_SECOND;
+/** Where the processor is the device itself, its memory is the device's: nothing is beside it. */
+function hostSpeed(provider: string): number | undefined {
+  return provider === "cpu" || provider === "simulated" ? undefined : HOST_OPERATIONS_PER_SECOND;
 }
