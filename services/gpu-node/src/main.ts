@@ -52,7 +52,7 @@ async function serve(argv: readonly string[]): Promise<void> {
   process.title = `fluxline gpu-node driver ${options.group}`;
   const { ReplicaGroup } = await import("./adapters/replica-group.ts");
   await live(options.exitWithParent, async (log, lifecycle) => {
-    const group = new ReplicaGroup(options, process.env, log, lifecycle);
+    const group = new ReplicaGroup(options, process.env, log, lifecycle, sayProgress);
     const { model, numericsClass } = await group.start();
     const { name, digest } = model.profile;
     return { group: options.group, model: name, digest, numericsClass };
@@ -64,7 +64,7 @@ async function stage(argv: readonly string[]): Promise<void> {
   process.title = `fluxline gpu-node stage ${options.rank} ${options.group}`;
   const { StageProcess } = await import("./adapters/stage-process.ts");
   await live(options.exitWithParent, async (log, lifecycle) => {
-    const process_ = new StageProcess(options, process.env, log, lifecycle);
+    const process_ = new StageProcess(options, process.env, log, lifecycle, sayProgress);
     return { group: options.group, rank: options.rank, ...(await process_.start()) };
   });
 }
@@ -133,6 +133,10 @@ async function work(command: "pull" | "verify", argv: readonly string[]): Promis
   process.once("SIGINT", end).once("SIGTERM", end);
   const context = { environment: process.env, signal: ending.signal, say };
   say(await (command === "pull" ? pullModel(argv, context) : verifyModel(argv, context)));
+}
+
+function sayProgress(progress: object): void {
+  say({ event: "progress", ...progress });
 }
 
 function say(value: unknown): void {

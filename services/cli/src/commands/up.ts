@@ -12,6 +12,7 @@ import { Stack, type StackMember } from "../stack/stack.ts";
 import type { NodeOptions } from "../stack/stack-layout.ts";
 import type { StackEvent } from "../stack/supervisor.ts";
 import { durationText } from "../view/pace.ts";
+import { progressText } from "../view/progress-text.ts";
 import { textTable } from "../view/text-table.ts";
 import { fetchedModel } from "./models.ts";
 
@@ -105,5 +106,7 @@ function eventText(event: StackEvent): string {
       return `${event.child} died (${event.how}); starting it again. Its log: ${event.log}`;
     case "restarted":
       return `${event.child} runs again as process ${event.pid}`;
+    case "progress":
+      return progressText(event);
   }
 }

@@ -1,7 +1,8 @@
 /**
  * A child process of the stack, from its start to its end.
  *
- *   spawn -> one JSON line on stdout: {"event":"ready", ...} or {"event":"failed","error":{...}}
+ *   spawn -> JSON lines on stdout: {"event":"progress", ...} any number of times, each of which gives
+ *            it its time anew; then {"event":"ready", ...} or {"event":"failed","error":{...}}
  *         -> stderr goes to a log file
  *         -> SIGTERM: drains; after its limit, SIGKILL
  *
@@ -27,6 +28,14 @@ export interface ChildSpec {
 /** What the ready line said, besides `event`. */
 export type ReadyFacts = Readonly<Record<string, unknown>>;
 
+/** What it is busy with before it is ready. */
+export interface Progress {
+  readonly what: string;
+  readonly done: number;
+  readonly total: number;
+  readonly unit: "bytes" | "files";
+}
+
 export interface Death {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
@@ -41,10 +50,12 @@ export class Child {
   /** Settles once: ready, or the reason why not. */
   readonly ready: Promise<ReadyFacts>;
   readonly ended: Promise<Death>;
+  readonly #onProgress: (progress: Progress) => void;
   #process: ChildProcess;
 
-  constructor(spec: ChildSpec) {
+  constructor(spec: ChildSpec, onProgress: (progress: Progress) => void = () => undefined) {
     this.spec = spec;
+    this.#onProgress = onProgress;
     const log = openLog(spec.logFile);
     try {
       this.#process = spawn(spec.file, spec.args, {
@@ -83,6 +94,10 @@ export class Child {
       const said = parseLine(line);
       if (said?.["event"] === "ready") resolve(said);
       if (said?.["event"] === "failed") reject(failureOf(said));
+      if (said?.["event"] === "progress" && !settled) {
+        timer.refresh();
+        this.#onProgress(said as unknown as Progress);
+      }
     });
     // Lines come before the end of the stream, so a reason that the child gave wins.
     lines.once("close", async () => {

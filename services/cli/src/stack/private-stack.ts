@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { unlessInterrupted } from "../interruption.ts";
 import type { Session } from "../session.ts";
 import { durationText } from "../view/pace.ts";
+import { progressText } from "../view/progress-text.ts";
 import { findNatsServer } from "./nats-server.ts";
 import { Stack } from "./stack.ts";
 import type { NodeOptions } from "./stack-layout.ts";
@@ -45,6 +46,7 @@ export async function startPrivateStack(
       node,
       onEvent: (event) => {
         if (event.kind === "died") notes?.note(`${event.child} died (${event.how}); restarting it`);
+        if (event.kind === "progress") notes?.note(progressText(event));
       },
     });
     session.onExit(() => stack.kill());

@@ -96,6 +96,23 @@ describe("a start", () => {
     const { supervisor } = supervise(`${leave}${stay}`, { readyMsMax: 300 });
     expect((await reasonOf(supervisor.start())).reason).toBe("CHILD_NOT_READY");
   });
+  test("that tells of its progress is waited for longer, and tells it on", async () => {
+    const progress = { what: "fetching weights", done: 1, total: 2, unit: "bytes" };
+    const line = JSON.stringify(JSON.stringify({ event: "progress", ...progress }));
+    // Longer than the limit in all, never silent for as long as it.
+    const code = `
+      let told = 0;
+      const timer = setInterval(() => {
+        if (told++ < 6) return console.log(${line});
+        clearInterval(timer);
+        ${ready}
+      }, 600);
+      ${leave}${stay}`;
+    const { supervisor, events } = supervise(code, { readyMsMax: 3_000 });
+    await supervisor.start();
+    expect(events).toHaveLength(6);
+    expect(events[0]).toEqual({ kind: "progress", child: supervisor.spec.name, ...progress });
+  });
   test("of a program that is not there says so", async () => {
     const { supervisor } = supervise("", { file: join(folder, "nothing") });
     expect((await reasonOf(supervisor.start())).reason).toBe("CHILD_NOT_STARTED");

@@ -5,12 +5,20 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { AppError } from "@fluxline/kernel/error.ts";
-import { Child, type ChildSpec, describeDeath, type ReadyFacts, tailOf } from "./child.ts";
+import {
+  Child,
+  type ChildSpec,
+  describeDeath,
+  type Progress,
+  type ReadyFacts,
+  tailOf,
+} from "./child.ts";
 import { decideRestart } from "./restart-policy.ts";
 
 export type StackEvent =
   | { readonly kind: "died"; readonly child: string; readonly how: string; readonly log: string }
-  | { readonly kind: "restarted"; readonly child: string; readonly pid: number };
+  | { readonly kind: "restarted"; readonly child: string; readonly pid: number }
+  | ({ readonly kind: "progress"; readonly child: string } & Progress);
 
 export class Supervisor {
   readonly spec: ChildSpec;
@@ -23,7 +31,7 @@ export class Supervisor {
   constructor(spec: ChildSpec, onEvent: (event: StackEvent) => void) {
     this.spec = spec;
     this.#onEvent = onEvent;
-    this.#child = new Child(spec);
+    this.#child = this.#spawn();
     this.#gaveUp.promise.catch(() => undefined);
   }
 
@@ -58,6 +66,13 @@ export class Supervisor {
     this.#child.killGroup();
   }
 
+  #spawn(): Child {
+    const child = this.spec.name;
+    return new Child(this.spec, ({ what, done, total, unit }) =>
+      this.#onEvent({ kind: "progress", child, what, done, total, unit }),
+    );
+  }
+
   async #watch(): Promise<void> {
     const { name, logFile } = this.spec;
     while (true) {
@@ -74,7 +89,7 @@ export class Supervisor {
         return this.#gaveUp.reject(new AppError("unavailable", text, options));
       }
       if (!(await this.#rest(decision.delayMs))) return;
-      this.#child = new Child(this.spec);
+      this.#child = this.#spawn();
       const child = this.#child;
       child.ready.then(
         () => this.#onEvent({ kind: "restarted", child: name, pid: child.pid }),

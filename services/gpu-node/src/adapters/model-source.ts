@@ -11,9 +11,11 @@ import { openCheckpoint } from "./checkpoint-folder.ts";
 import type { OnProgress } from "./hub/fetch-tally.ts";
 import type { Environment } from "./hub/hub-settings.ts";
 import { prepareQuantised } from "./quantisation/quantised-cache.ts";
+import type { StartProgress } from "./start-progress.ts";
 
 /** So that a long download shows in a log without flooding it. */
 const LOG_MS = 10_000;
+const FETCHING = "fetching weights";
 
 export interface ModelSource {
   readonly checkpoint: Checkpoint;
@@ -66,6 +68,7 @@ export interface PreparationOptions {
   /** For quantising. */
   readonly threads: number;
   readonly log: (message: string, facts: Readonly<Record<string, unknown>>) => void;
+  readonly onProgress?: ((progress: StartProgress) => void) | undefined;
 }
 
 /**
@@ -75,7 +78,7 @@ export interface PreparationOptions {
 export async function prepareGraphs(
   source: ModelSource,
   graphs: readonly Graph[],
-  { provider, threads, log }: PreparationOptions,
+  { provider, threads, log, onProgress }: PreparationOptions,
 ): Promise<void> {
   if (provider === "simulated") return;
   let toldMs = performance.now();
@@ -84,11 +87,12 @@ export async function prepareGraphs(
       const nowMs = performance.now();
       if (nowMs - toldMs < LOG_MS) return;
       toldMs = nowMs;
-      log("fetching weights", { doneBytes, totalBytes });
+      log(FETCHING, { doneBytes, totalBytes });
+      onProgress?.({ what: FETCHING, done: doneBytes, total: totalBytes, unit: "bytes" });
     });
   await fetchSources(graphs.flatMap(({ weights }) => weights));
   await prepareQuantised(
     graphs.flatMap(({ quantised }) => quantised),
-    { threads, log, fetchSources },
+    { threads, log, onProgress, fetchSources },
   );
 }

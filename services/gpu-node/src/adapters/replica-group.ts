@@ -39,6 +39,7 @@ import { DeviceRunner } from "./runner/device-runner.ts";
 import { type RankFacts, rankFacts } from "./stage-facts.ts";
 import { linkLimits } from "./stage-link/link-limits.ts";
 import { FETCHING_START_MS_MAX, START_MS_MAX, StageLinks } from "./stage-links.ts";
+import type { StartProgress } from "./start-progress.ts";
 
 const FIRST_CONNECT_MS = 10_000;
 const STORES_WAIT_MS = 250;
@@ -68,15 +69,23 @@ export class ReplicaGroup {
   readonly #environment: Environment;
   readonly #log: Logger;
   readonly #lifecycle: Lifecycle;
+  readonly #onProgress: ((progress: StartProgress) => void) | undefined;
   readonly incarnation = randomUUID();
   /** Of a group with more than one stage. */
   #links: StageLinks | undefined;
   #devicesState: DevicesState = "whole";
   #engine: Engine | undefined;
 
-  constructor(options: GroupOptions, environment: Environment, log: Logger, lifecycle: Lifecycle) {
+  constructor(
+    options: GroupOptions,
+    environment: Environment,
+    log: Logger,
+    lifecycle: Lifecycle,
+    onProgress?: (progress: StartProgress) => void,
+  ) {
     this.#options = options;
     this.#environment = environment;
+    this.#onProgress = onProgress;
     this.#log = log.child({ pool: options.pool, group: options.group });
     this.#lifecycle = lifecycle;
   }
@@ -93,7 +102,8 @@ export class ReplicaGroup {
     const { layout, plan, memory, recipe, computation, onHost, numericsClass } = facts;
     const { stages } = plan;
     const model = describeModel(checkpoint, { ...computation, onHost, recipe, stages, memory });
-    await prepareGraphs(source, rankGraphs(model, facts), { provider, threads, log });
+    const onProgress = this.#onProgress;
+    await prepareGraphs(source, rankGraphs(model, facts), { provider, threads, log, onProgress });
     const devices = this.#devices(model, facts, source);
     this.#lifecycle.add({ name: "devices", drain: () => devices.stop() });
     const loading = devices.start();

@@ -18,6 +18,7 @@ import { linkAddressText } from "./stage-link/link-address.ts";
 import { linkLimits } from "./stage-link/link-limits.ts";
 import type { StageOptions } from "./stage-options.ts";
 import { StageServer } from "./stage-server.ts";
+import type { StartProgress } from "./start-progress.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -26,11 +27,19 @@ export class StageProcess {
   readonly #environment: Environment;
   readonly #log: Logger;
   readonly #lifecycle: Lifecycle;
+  readonly #onProgress: ((progress: StartProgress) => void) | undefined;
   readonly #incarnation = randomUUID();
 
-  constructor(options: StageOptions, environment: Environment, log: Logger, lifecycle: Lifecycle) {
+  constructor(
+    options: StageOptions,
+    environment: Environment,
+    log: Logger,
+    lifecycle: Lifecycle,
+    onProgress?: (progress: StartProgress) => void,
+  ) {
     this.#options = options;
     this.#environment = environment;
+    this.#onProgress = onProgress;
     const { pool, group, rank } = options;
     this.#log = log.child({ pool, group, rank });
     this.#lifecycle = lifecycle;
@@ -69,7 +78,8 @@ export class StageProcess {
     const address = linkAddressText(await server.listen());
     this.#lifecycle.add({ name: "link", drain: () => server.close() });
     this.#lifecycle.add({ name: "group", drain: () => server.drain() });
-    await prepareGraphs(source, graphs, { provider, threads, log });
+    const onProgress = this.#onProgress;
+    await prepareGraphs(source, graphs, { provider, threads, log, onProgress });
     await runner.start();
     server.announce();
     const { numericsClass } = facts;

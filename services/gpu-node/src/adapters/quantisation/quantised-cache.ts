@@ -13,6 +13,7 @@ import type { FileRange } from "../../core/image-model.ts";
 import { elementCount } from "../../core/tensor.ts";
 import type { QuantisedFile } from "../../core/quantised-file.ts";
 import { FileLock } from "../file-lock.ts";
+import type { StartProgress } from "../start-progress.ts";
 import { cacheError } from "./cache-error.ts";
 import { makeFolder } from "./make-folder.ts";
 import { QuantisationPool } from "./quantisation-pool.ts";
@@ -22,6 +23,8 @@ export interface QuantisedCacheOptions {
   readonly threads: number;
   /** A line for the log. */
   readonly log: (message: string, facts: Readonly<Record<string, unknown>>) => void;
+  /** Every now and then while files are made. */
+  readonly onProgress?: ((progress: StartProgress) => void) | undefined;
   /** Told what of the checkpoint is about to be read; resolves when it is there. */
   readonly fetchSources?: (sources: readonly FileRange[]) => Promise<void>;
 }
@@ -32,6 +35,7 @@ const OTHERS_MS_MAX = 15 * 60_000;
 /** A draft that nobody has written to for so long was left by a process that is gone. */
 const DRAFT_STALE_MS = 60_000;
 const PROGRESS_MS = 5_000;
+const MAKING = "making weights in int8";
 /** Kept free beside what is written. */
 const DISK_SPARE_BYTES = 64 * 2 ** 20;
 
@@ -85,7 +89,8 @@ class Preparation {
     const bytes = totalBytes(missing);
     const sources = missing.flatMap(({ tensors }) => tensors.map(({ source }) => source));
     await this.#options.fetchSources?.(sources);
-    this.#log("making weights in int8", { files: missing.length, bytes });
+    this.#log(MAKING, { files: missing.length, bytes });
+    this.#options.onProgress?.({ what: MAKING, done: 0, total: missing.length, unit: "files" });
     const begunMs = performance.now();
     await this.#obtainAll(missing);
     const seconds = (performance.now() - begunMs) / 1000;
@@ -146,7 +151,8 @@ class Preparation {
     const nowMs = performance.now();
     if (nowMs - this.#toldMs < PROGRESS_MS) return;
     this.#toldMs = nowMs;
-    this.#log("making weights in int8", { made: this.#made, of, seconds: this.#seconds() });
+    this.#log(MAKING, { made: this.#made, of, seconds: this.#seconds() });
+    this.#options.onProgress?.({ what: MAKING, done: this.#made, total: of, unit: "files" });
   }
 
   #seconds(): number {
