@@ -1,17 +1,21 @@
 /**
- * Three stages of a group fetch a checkpoint of random weights from the test hub into one cache, all of
- * them killed twice on the way: how many bytes they needed, how many the hub sent, how long it took.
+ * A replica group of three stages on a checkpoint of random weights that only the test hub has: the
+ * ranks fetch it into one cache, all of them are killed twice on the way, and then they serve. How many
+ * bytes they needed, how many the hub sent, how long it took; and whether the picture is that of the
+ * local folder.
  *
  *   npm run bench:fetch -- [--gib 1] [--stages 3] [--kills 2] [--mib-per-second 200] [--folder DIR]
  *
  * `--mib-per-second` is that of one connection. The checkpoint is made once and kept in the folder.
  */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { startFetch } from "../support/fetch-process.ts";
+import { type GroupProcess, startNode } from "../support/group-process.ts";
 import { HubServer } from "../support/hub-server.ts";
+import { LiveStack } from "../support/live-stack.ts";
 import { until } from "../support/until.ts";
 import { randomCheckpoint } from "./random-checkpoint.ts";
 
@@ -45,13 +49,44 @@ const name = "org/random";
 const { files } = await hub.serve(name, model);
 const size = files.reduce((sum, file) => sum + file.size, 0);
 const cache = mkdtempSync(join(tmpdir(), "fluxline-fetch-"));
+/** By the name that it has on the hub, which stands in its pictures. */
+const local = join(cache, "local", "random");
+mkdirSync(join(cache, "local"));
+symlinkSync(resolve(model), local);
 
-function startRanks() {
-  return Array.from({ length: stages }, (_, rank) => {
-    const args = ["pull", "--model", name, "--stages", String(stages), "--rank", String(rank)];
-    const environment = { HF_ENDPOINT: hub.endpoint, FLUXLINE_CACHE: cache, HF_HOME: cache };
-    return startFetch(args, environment);
-  });
+const environment = { HF_ENDPOINT: hub.endpoint, FLUXLINE_CACHE: cache, HF_HOME: cache };
+const stack = await LiveStack.start();
+const started: GroupProcess[] = [];
+const spec = { prompt: "a red circle", seed: 7n, width: 128, height: 128, numInferenceSteps: 4 };
+
+/** Command lines of the ranks, on a model named like this. */
+function rankArguments(group: string, named: string): string[][] {
+  const ranks = Array.from({ length: stages }, (_, rank) => rank);
+  const sockets = ranks.slice(1).map((rank) => `unix:${join(cache, `${group}-${rank}.sock`)}`);
+  const shared = ["--group", group, "--stages", String(stages), "--model", named];
+  return ranks.map((rank) =>
+    rank === 0
+      ? ["serve", "--nats", stack.nats.url, ...shared, "--stage-addresses", sockets.join(",")]
+      : ["stage", ...shared, "--rank", String(rank), "--listen", sockets[rank - 1]!],
+  );
+}
+
+/** The group, ready; its picture's digest. */
+async function draw(group: string, named: string): Promise<string[]> {
+  const ranks = await Promise.all(
+    rankArguments(group, named).map((args) => startNode(args, environment, WAIT_MS_MAX)),
+  );
+  started.push(...ranks);
+  const pictures = await stack.pictures(await stack.begin(spec));
+  for (const rank of ranks) await rank.terminate();
+  return pictures;
+}
+
+/** Ranks that are killed before they are ready. */
+async function interrupted(bytes: number): Promise<void> {
+  const ranks = rankArguments("g-hub", name).map((args) => startFetch(args, environment));
+  await until(() => hub.bytesServed() > bytes, WAIT_MS_MAX);
+  await Promise.all(ranks.map((rank) => rank.kill()));
 }
 
 try {
@@ -59,16 +94,14 @@ try {
   const begunMs = performance.now();
   const killedAt: number[] = [];
   for (let kill = 1; kill <= kills; kill++) {
-    const ranks = startRanks();
-    await until(() => hub.bytesServed() > (size * kill) / (kills + 1), WAIT_MS_MAX);
-    await Promise.all(ranks.map((rank) => rank.kill()));
+    await interrupted((size * kill) / (kills + 1));
     killedAt.push(hub.bytesServed());
   }
-  const ends = await Promise.all(startRanks().map(({ ended }) => ended));
+  const fromHub = await draw("g-hub", name);
   const seconds = (performance.now() - begunMs) / 1000;
-  for (const { code, answer } of ends) if (code !== 0) throw new Error(JSON.stringify(answer));
   const served = hub.bytesServed();
   const again = hub.bytesAgain();
+  const fromFolder = await draw("g-folder", local);
   const report = {
     checkpointBytes: size,
     stages,
@@ -78,10 +111,14 @@ try {
     bytesServed: served,
     bytesAgain: again,
     servedOverNeeded: Number((served / (served - again)).toFixed(4)),
-    seconds: Number(seconds.toFixed(1)),
+    secondsToPicture: Number(seconds.toFixed(1)),
+    pictureIsThatOfTheFolder: fromHub.join() === fromFolder.join(),
   };
   console.log(JSON.stringify(report, undefined, 2));
+  if (!report.pictureIsThatOfTheFolder) process.exitCode = 1;
 } finally {
+  await stack.stop();
+  for (const rank of started) await rank.kill();
   await hub.close();
   rmSync(cache, { recursive: true, force: true });
 }

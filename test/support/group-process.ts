@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
 const main = fileURLToPath(new URL("../../services/gpu-node/src/main.ts", import.meta.url));
-const startTimeoutMs = 30_000;
+const startMsMax = 30_000;
 
 export interface GroupProcess {
   /** Of the driver, or of a stage. */
@@ -50,9 +50,11 @@ export function startStageProcess(
   return startNode(["stage", "--model", model, "--threads", "1", ...options], environment);
 }
 
-async function startNode(
+/** The GPU node's program, once it has said that it is ready. */
+export async function startNode(
   args: readonly string[],
   environment: Readonly<Record<string, string>>,
+  msMax = startMsMax,
 ): Promise<GroupProcess> {
   const child = spawn(process.execPath, [main, ...args, "--exit-with-parent"], {
     stdio: ["pipe", "pipe", "pipe"],
@@ -64,9 +66,11 @@ async function startNode(
     log += chunk.toString();
   });
   const first = Promise.withResolvers<string>();
-  createInterface({ input: child.stdout }).once("line", first.resolve);
+  createInterface({ input: child.stdout }).on("line", (line) => {
+    if (JSON.parse(line).event !== "progress") first.resolve(line);
+  });
   child.once("exit", (code) => first.reject(new Error(`GPU node ended (${code}):\n${log}`)));
-  const timer = setTimeout(() => first.reject(new Error(`not ready:\n${log}`)), startTimeoutMs);
+  const timer = setTimeout(() => first.reject(new Error(`not ready:\n${log}`)), msMax);
   const line = await first.promise.finally(() => clearTimeout(timer));
   const ready = JSON.parse(line) as Record<string, string>;
   if (ready["event"] !== "ready") throw new Error(line);
