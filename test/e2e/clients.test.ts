@@ -20,6 +20,8 @@ import {
 
 const clients = join(repository, "deploy/examples/clients");
 const buildMsMax = 600_000;
+/** It serves while both clients are built. */
+const serverMsMax = 3 * buildMsMax;
 
 let folder = "";
 let server: RunningServer;
@@ -27,7 +29,8 @@ let expected = "";
 
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "fluxline-e2e-"));
-  server = await startServer(["--model", smallModel, "--data", join(folder, "data")]);
+  const args = ["--model", smallModel, "--data", join(folder, "data")];
+  server = await startServer(args, {}, serverMsMax);
   const file = join(folder, "expected.png");
   const options = ["--steps", "5", "--seed", "7", "--output", file];
   const ended = await fluxline([

@@ -125,7 +125,8 @@ function sequentialOption(): Option {
 }
 
 function decodeTileOption(): Option {
-  const what = "pixels along a side of the tiles in which larger pictures are decoded, like 512";
+  const what =
+    "pixels along a side of the tiles in which larger pictures are decoded, a multiple of 16 from 128";
   return new Option("--decode-tile <N>", `${what}: less memory; 0: none`);
 }
 
@@ -144,7 +145,10 @@ function addGenerate(program: Command, session: Session, finish: Finish): void {
     .addOption(providerOption().conflicts("server"))
     .addOption(runTypeOption().conflicts("server"))
     .addOption(
-      new Option("--devices <LIST>", "plan for one device, like 1x24GiB").conflicts("server"),
+      new Option(
+        "--devices <LIST>",
+        "plan stages for these and this picture, like 1x24GiB (fluxline plan)",
+      ).conflicts("server"),
     )
     .addOption(sequentialOption().conflicts("server"))
     .addOption(decodeTileOption().conflicts("server"))
@@ -226,7 +230,10 @@ function addUp(program: Command, session: Session, finish: Finish): void {
     .addOption(providerOption())
     .addOption(runTypeOption())
     .option("--devices <LIST>", "plan stages for these, one each, like 2x24GiB (fluxline plan)")
-    .option("--max-size <WxH>", "with --devices: largest picture to plan for (default: 1024x1024)")
+    .option(
+      "--max-size <WxH>",
+      "with --devices: picture to plan for; larger ones that fit are taken too (default: 1024x1024)",
+    )
     .option("--link-gbit <N>", "with --devices: rate between two stages (default: 10)")
     .option("--cuts <BLOCKS>", "first block of each later stage, like 3,5 (default: by block cost)")
     .option("--place <PARTS>", "rank, or cpu, of clip, t5 and vae, like t5=1,vae=cpu")
@@ -429,7 +436,10 @@ function addPlan(program: Command, session: Session, finish: Finish): void {
     )
     .argument("<MODEL>", "model folder in diffusers layout, or org/name[@revision] of a hub")
     .requiredOption("--devices <LIST>", "like 4x24GiB, or 1xH100,2x24GiB")
-    .option("--dtype <TYPE>", "of weights: float32, float16, bfloat16 or int8 (default: bfloat16)")
+    .option(
+      "--dtype <TYPE>",
+      "as --run-type of `up`: float32, float16, bfloat16 or int8 (default: bfloat16, on a cpu float32)",
+    )
     .addOption(
       new Option("--provider <NAME>", "what the devices run the model with")
         .choices(providers)

@@ -137,6 +137,8 @@ function sizeText(largest: ImageSize | undefined): string {
   return `the largest of this shape that fits is ${largest.width} x ${largest.height}`;
 }
 
+/** One decimal; below one GiB two digits, so that small devices can be told apart. */
 function gib(bytes: number): string {
-  return (bytes / 2 ** 30).toFixed(1);
+  const value = bytes / 2 ** 30;
+  return value >= 1 || value === 0 ? value.toFixed(1) : value.toPrecision(2);
 }

@@ -19,6 +19,9 @@ import type { NodeOptions } from "../stack/stack-layout.ts";
 import type { DrawOptions } from "./draw.ts";
 import { fetchedModel } from "./models.ts";
 
+/** Of one step; what a GPU node takes by itself. */
+const rowsMax = 4;
+
 type PrivateNode = Omit<NodeOptions, "stages" | "groups">;
 
 export interface GenerateOptions extends Omit<DrawOptions, "begunMs">, PrivateNode {
@@ -44,7 +47,7 @@ export async function generate(
   }
   const { startPrivateStack } = await import("../stack/private-stack.ts");
   const model = await fetchedModel(options.model, session, options.json);
-  const stack = await startPrivateStack({ ...options, model }, session);
+  const stack = await startPrivateStack({ ...options, ...planned(options), model }, session);
   try {
     // Loaded now, while the children start: that takes longer.
     const { draw } = await import("./draw.ts");
@@ -78,4 +81,14 @@ async function checkAll(
     checkFolder("--preview-dir", previewDir);
   }
   return { prompt, plan };
+}
+
+/** Devices are planned for the very picture that is asked for. */
+function planned(options: GenerateOptions): Partial<NodeOptions> {
+  const { devices, width, height, count = 1, trueCfgScale = 1, negativePrompt } = options;
+  if (devices === undefined) return {};
+  const rows = count * (trueCfgScale > 1 && negativePrompt !== undefined ? 2 : 1);
+  const maxBatch = String(Math.min(rows, rowsMax));
+  const isSized = width !== undefined && height !== undefined;
+  return { maxBatch, ...(isSized && { maxSize: `${width}x${height}` }) };
 }

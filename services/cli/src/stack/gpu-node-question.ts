@@ -6,6 +6,7 @@ import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { AppError, type ErrorRecord, fromErrorRecord } from "@fluxline/kernel/error.ts";
 import { unlessInterrupted } from "../interruption.ts";
+import { RefusedValue } from "../failure.ts";
 import type { Session } from "../session.ts";
 import { gpuNodeProgram } from "./service-program.ts";
 
@@ -13,6 +14,7 @@ const answerMsMax = 120_000;
 /** For making durable what it has, when it is asked to end. */
 const endMsMax = 5_000;
 const shownErrorLength = 2000;
+const typedWrong: ReadonlySet<string> = new Set(["INVALID_OPTIONS", "INVALID_MODEL"]);
 
 export type GpuNodeEvent = Readonly<Record<string, unknown>>;
 
@@ -56,6 +58,8 @@ export async function askGpuNode<T>(
     const text = stderr.trim().slice(-shownErrorLength);
     throw new AppError("internal", `the GPU node's program gave no answer: ${text}`);
   }
-  if (answer["event"] === "failed") throw fromErrorRecord(answer["error"] as ErrorRecord);
-  return answer as T;
+  if (answer["event"] !== "failed") return answer as T;
+  const error = fromErrorRecord(answer["error"] as ErrorRecord);
+  // What was typed is wrong: nothing was done.
+  throw typedWrong.has(error.reason) ? new RefusedValue(error) : error;
 }

@@ -60,6 +60,10 @@ export interface PlanReport {
 }
 
 const GIB = 2 ** 30;
+/** That of the GPU node. */
+const linkGbitDefault = 10;
+const shortRanksShown = 4;
+
 /** `model`: as it was typed, for the commands that follow from the plan. */
 export function describePlan(plan: PlanReport, model: string): string {
   const { name, dtype, computeType, provider, width, height, rows, textTokens } = plan;
@@ -137,16 +141,20 @@ function verdict(plan: PlanReport, model: string): string[] {
   const size = `${plan.width}x${plan.height}`;
   const options = `--devices ${devices} --run-type ${plan.dtype} --provider ${plan.provider}`;
   const command = `fluxline up --model ${model} ${options} --max-size ${size}`;
-  return [...lines, "", `run it    ${command} --max-batch ${plan.rows}`];
+  const link = linkGbit === linkGbitDefault ? "" : ` --link-gbit ${linkGbit}`;
+  return [...lines, "", `run it    ${command} --max-batch ${plan.rows}${link}`];
 }
 
 function shortfall({ stages, changes, ...plan }: PlanReport, model: string): string[] {
   const missing = stages.filter(({ shortfallBytes }) => shortfallBytes > 0);
   const lines = [
     "does not fit: of all plans this one lacks the least",
-    ...missing.map(({ rank, device, shortfallBytes }) => {
+    ...missing.slice(0, shortRanksShown).map(({ rank, device, shortfallBytes }) => {
       return `  rank ${rank} (${device}) lacks ${gib(shortfallBytes)} GiB, with 3% kept free`;
     }),
+    ...(missing.length > shortRanksShown
+      ? [`  and so do ${missing.length - shortRanksShown} more ranks`]
+      : []),
     "",
   ];
   if (changes.length === 0) {

@@ -59,7 +59,7 @@ describe("the run type", () => {
   test("is float32, unless another is named", () => {
     expect(runType()).toBe("float32");
     for (const type of ["float16", "bfloat16", "int8"]) {
-      expect(runType("--run-type", type)).toBe(type);
+      expect(runType("--run-type", type, "--provider", "cuda")).toBe(type);
     }
   });
 
@@ -67,6 +67,9 @@ describe("the run type", () => {
     const tensorrt = ["--run-type", "int8", "--provider", "tensorrt"];
     expect(refusal(() => runType(...tensorrt))).toEqual([
       "--run-type is int8, which provider tensorrt lacks; use provider cuda",
+    ]);
+    expect(refusal(() => runType("--run-type", "bfloat16"))).toEqual([
+      "--run-type is bfloat16, in which provider cpu does not compute; use float32, int8 or float16",
     ]);
     expect(refusal(() => runType("--run-type", "int4"))).toEqual([
       "--run-type is int4; use float32, float16, bfloat16, int8",

@@ -116,8 +116,8 @@ function sequentialOf({ stages }: Placement): Set<string> {
 function doesNotFit(options: RankOptions, offer: GroupOffer, shortfallBytes: number): AppError {
   const { model, runType, rowsMax, provider } = options;
   const { devices, width, height } = offer;
-  const missing = `${(shortfallBytes / 2 ** 30).toFixed(1)} GiB`;
-  const what = `${width}x${height} in steps of ${rowsMax} rows as ${runType}`;
+  const missing = `${(shortfallBytes / 2 ** 30).toPrecision(2)} GiB`;
+  const what = `${width}x${height} in steps of ${rowsMax} ${rowsMax === 1 ? "row" : "rows"} as ${runType}`;
   const list = devicesText(devices);
   const largest = `--max-size ${width}x${height} --max-batch ${rowsMax}`;
   const asked = `--devices ${list} --provider ${provider} --dtype ${runType} ${largest}`;

@@ -2,7 +2,7 @@
  * What the command line asks of the cache of models: pull, list, remove, verify. Each answers with
  * one object; what takes long tells its progress meanwhile.
  */
-import { AppError, invalidArgument } from "@fluxline/kernel/error.ts";
+import { AppError, invalidArgument, toAppError } from "@fluxline/kernel/error.ts";
 import {
   DEFAULT_REVISION,
   type HubReference,
@@ -158,7 +158,9 @@ export async function verifyModel(
   const revision = newest?.place.commit ?? reference.revision;
   const offline = { ...settings, isOffline: true };
   const options = { settings: offline, signal, log: () => undefined };
-  const model = await HubModel.open({ ...reference, revision }, options);
+  const model = await HubModel.open({ ...reference, revision }, options).catch((thrown) => {
+    throw toAppError(thrown).reason === "HUB_OFFLINE" ? notCached(reference, settings) : thrown;
+  });
   const onProgress = throttled((progress) => say({ event: "progress", ...progress }));
   const files = await verifyFiles(model, settings, onProgress);
   return { model: model.name, folder: model.folder, files };
@@ -188,7 +190,7 @@ function readReference(
 }
 
 function hubReference(text: string, revision: string | undefined): HubReference {
-  const parsed = parseModelReference(text, false);
+  const parsed = parseModelReference(text, isFolder(text));
   if (parsed.kind === "folder") {
     const where = isFolder(text)
       ? "a folder of this machine, which has"
@@ -207,8 +209,8 @@ function hubReference(text: string, revision: string | undefined): HubReference 
 function notCached({ repository, revision }: HubReference, settings: HubSettings): AppError {
   const what = `${repository}@${revision ?? DEFAULT_REVISION}`;
   const message =
-    `${what} is not in the cache ${settings.cacheFolder}; fluxline model list shows what is, and ` +
-    "models in HF_HOME are removed by the hub's own programs";
+    `${what} is not in the cache ${settings.cacheFolder}; fluxline model list shows what is ` +
+    "(models in HF_HOME are removed by the hub's own programs)";
   return new AppError("not_found", message, { reason: "MODEL_NOT_CACHED" });
 }
 

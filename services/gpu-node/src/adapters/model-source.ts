@@ -4,6 +4,7 @@
  * folder that is nothing.
  */
 import { statSync } from "node:fs";
+import { AppError, toAppError } from "@fluxline/kernel/error.ts";
 import { hubReferenceText, parseModelReference } from "@fluxline/kernel/model-reference.ts";
 import type { Checkpoint } from "../core/checkpoint.ts";
 import type { FileRange, Graph } from "../core/image-model.ts";
@@ -52,11 +53,23 @@ export async function openModel(
   // A snapshot in HF_HOME is named by its commit, which is no name for people.
   const name = parsed.repository.split("/")[1]!;
   return {
-    checkpoint: { ...(await openCheckpoint(model.folder)), name },
+    checkpoint: { ...(await openCached(model)), name },
     isFromHub: true,
     name: model.name,
     ensure: (ranges, onProgress) => model.ensure(ranges, onProgress),
   };
+}
+
+/** What is wrong with a file of the cache is mended there, not by whoever made the model. */
+async function openCached({ folder, name }: { folder: string; name: string }): Promise<Checkpoint> {
+  try {
+    return await openCheckpoint(folder);
+  } catch (thrown) {
+    const { code, message, reason, violations, details, cause } = toAppError(thrown);
+    const wayOut = `if the cache is damaged, \`fluxline model verify ${name}\` finds it and removes it`;
+    const options = { reason, violations, details, cause };
+    throw new AppError(code, `${message}; ${wayOut}`, options);
+  }
 }
 
 export function isFolder(path: string): boolean {

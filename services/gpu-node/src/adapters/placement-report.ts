@@ -119,7 +119,7 @@ export async function planModel(
   const { result, memory, demand, steps } = plan;
   const { placement } = result;
   const { precision, provider, width, height, rows } = question;
-  const shortfallBytes = result.fits ? 0 : result.shortfallBytes;
+  const shortfallBytes = result.fits ? 0 : Math.ceil(result.shortfallBytes);
   return {
     name: checkpoint.name,
     fits: result.fits,
@@ -153,12 +153,16 @@ function stageReports({ result, runtimeBytes }: PoolPlan): StageReport[] {
     memoryBytes: stage.device.memoryBytes,
     blocks: stage.blocks,
     weightBytes: stage.weightBytes,
-    workingBytes: stage.workingBytes,
-    components: stage.components,
+    workingBytes: Math.ceil(stage.workingBytes),
+    components: stage.components.map((part) => {
+      return { ...part, workingBytes: Math.ceil(part.workingBytes) };
+    }),
     runtimeBytes,
-    needBytes: stage.needBytes,
-    freeBytes: stage.device.memoryBytes - stage.needBytes,
-    shortfallBytes: Math.max(0, stage.needBytes - stage.device.memoryBytes * (1 - RESERVE)),
+    needBytes: Math.ceil(stage.needBytes),
+    freeBytes: Math.floor(stage.device.memoryBytes - stage.needBytes),
+    shortfallBytes: Math.ceil(
+      Math.max(0, stage.needBytes - stage.device.memoryBytes * (1 - RESERVE)),
+    ),
     share: stage.seconds / whole,
     busy: stage.seconds / bottleneck.seconds,
   }));
@@ -199,7 +203,10 @@ function parse(argv: readonly string[]): PlanQuestion {
   const precision = PRECISIONS.find((known) => known === asked);
   if (precision === undefined) wrong("--dtype", `is ${asked}; use ${PRECISIONS.join(", ")}`);
   if (precision === "bfloat16" && provider === "cpu") {
-    wrong("--dtype", "is bfloat16, in which provider cpu does not compute; use float32 or int8");
+    wrong(
+      "--dtype",
+      "is bfloat16, in which provider cpu does not compute; use float32, int8 or float16",
+    );
   }
   const devices = readDevices(values.devices, provider, violations);
   const { width, height } = readSize(values["max-size"], violations);

@@ -57,6 +57,7 @@ export interface StageOptions extends RankOptions {
 const THREADS_MAX = 1024;
 const STAGES_MAX = 64;
 const ROWS_MAX = 64;
+const MAX_SIZE_DEFAULT = "1024x1024";
 /** Smaller ones would be mostly overlap. */
 const DECODE_TILE_MIN = 128;
 const DECODE_TILE_MULTIPLE = 16;
@@ -77,9 +78,9 @@ export const RANK_OPTIONS = {
   sequential: { type: "string" },
   "decode-tile": { type: "string" },
   devices: { type: "string" },
-  "max-size": { type: "string", default: "1024x1024" },
+  "max-size": { type: "string" },
   "max-batch": { type: "string", default: "4" },
-  "link-gbit": { type: "string", default: String(LINK_GBIT_DEFAULT) },
+  "link-gbit": { type: "string" },
   "link-certificate": { type: "string" },
   "link-key": { type: "string" },
   "link-authority": { type: "string" },
@@ -225,6 +226,10 @@ function readRunType(reader: OptionReader, provider: Provider): Precision {
   if (precision === "int8" && provider === "tensorrt") {
     reader.wrong("run-type", "is int8, which provider tensorrt lacks; use provider cuda");
   }
+  if (precision === "bfloat16" && provider === "cpu") {
+    const rule = "in which provider cpu does not compute; use float32, int8 or float16";
+    reader.wrong("run-type", `is bfloat16, ${rule}`);
+  }
   return precision;
 }
 
@@ -265,8 +270,12 @@ export function readPlaces(reader: OptionReader): ReadonlyMap<string, Place> {
 function readOffer(reader: OptionReader, provider: Provider): GroupOffer | undefined {
   const text = reader.text("devices");
   const violations: FieldViolation[] = [];
-  const { width, height } = readSize(reader.text("max-size") ?? "", violations);
-  const linkGbit = reader.whole("link-gbit", { max: LINK_GBIT_MAX });
+  const { width, height } = readSize(reader.text("max-size") ?? MAX_SIZE_DEFAULT, violations);
+  const linkGbit = reader.whole("link-gbit", { max: LINK_GBIT_MAX, fallback: LINK_GBIT_DEFAULT });
+  for (const name of ["max-size", "link-gbit"]) {
+    if (text !== undefined || reader.text(name) === undefined) continue;
+    reader.wrong(name, "is of no use without --devices; say what there is, like 2x24GiB");
+  }
   const parsed = text === undefined ? undefined : parseDevices(text, provider);
   for (const { field, description } of [...violations, ...(parsed?.violations ?? [])]) {
     reader.wrong(field.replace("--", ""), description);

@@ -462,7 +462,9 @@ function progress(job: DriverJob, phase: ProgressPhase): DriverEffect {
 
 function notFiniteError(step: number, unit: number): AppError {
   const what = `image ${unit} stopped being finite numbers at step ${step}`;
-  return new AppError("data_loss", `${what}; another seed, guidance or size may do`, {
+  const wayOut =
+    "another seed, guidance or size may do; if every request ends so, check the weights";
+  return new AppError("data_loss", `${what}; ${wayOut}`, {
     reason: "LATENTS_NOT_FINITE",
     retryable: false,
   });

@@ -3,6 +3,7 @@
  * said of whole files only, whose bytes were compared with the digest of the list.
  */
 import { join } from "node:path";
+import { AppError, toAppError } from "@fluxline/kernel/error.ts";
 import { byteCount } from "../../core/hub/byte-ranges.ts";
 import { digestError, type HubTarget } from "../../core/hub/hub-error.ts";
 import { listedDigest, type ListedFile } from "../../core/hub/model-files.ts";
@@ -41,7 +42,8 @@ export async function cachedFiles(model: HubModel): Promise<readonly CachedFile[
 
 /**
  * Reads everything that is there whole and compares it.
- * @throws AppError HUB_DIGEST_MISMATCH; a file of ours is thrown away, another's is left alone
+ * @throws AppError HUB_DIGEST_MISMATCH naming every file that differs; those of ours are thrown away,
+ *   another's are left alone
  */
 export async function verifyFiles(
   model: HubModel,
@@ -62,21 +64,31 @@ export async function verifyFiles(
     onProgress?.({ ...progress });
   };
   const after: CachedFile[] = [];
+  const wrong: AppError[] = [];
   for (const [index, file] of before.entries()) {
     const weights = sparse.get(file.path);
     if (file.state === "part") {
       after.push(file);
       continue;
     }
-    const isVerified =
-      weights === undefined
-        ? await compare(model, listed[index]!, targetOf(model, settings, file.path), onBytes)
-        : await withLock(weights.place.lockFile, { staleMs, heartbeatMs }, (lock) =>
-            weights.verify(lock, onBytes),
-          );
-    after.push({ ...file, state: isVerified ? "verified" : "whole" });
+    try {
+      const isVerified =
+        weights === undefined
+          ? await compare(model, listed[index]!, targetOf(model, settings, file.path), onBytes)
+          : await withLock(weights.place.lockFile, { staleMs, heartbeatMs }, (lock) =>
+              weights.verify(lock, onBytes),
+            );
+      after.push({ ...file, state: isVerified ? "verified" : "whole" });
+    } catch (thrown) {
+      const error = toAppError(thrown);
+      if (error.reason !== "HUB_DIGEST_MISMATCH") throw error;
+      wrong.push(error);
+    }
   }
-  return after;
+  const [first] = wrong;
+  if (first === undefined) return after;
+  const message = wrong.map((error) => error.message).join("\n");
+  throw new AppError(first.code, message, { reason: first.reason, details: first.details });
 }
 
 function sparseByPath({ weights }: HubModel): ReadonlyMap<string, WeightFile> {

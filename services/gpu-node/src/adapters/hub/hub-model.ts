@@ -169,7 +169,7 @@ class Opening {
       (await this.store.readRef(repository, revision)) ??
       (await this.#hfCache.readRef(repository, revision));
     if (known !== undefined) return known;
-    throw offlineError(repository, `revision ${revision}`);
+    throw offlineError(`${repository}@${revision}`, "this revision");
   }
 
   /** The folder of a snapshot in HF_HOME that has all of the model. */

@@ -71,6 +71,8 @@ export class WeightFetcher {
       missing.set(need.weights.place.file, bytes);
       open.push(need);
     }
+    const { settings, name } = this.#options;
+    if (open.length > 0 && settings.isOffline) throw offlineError(name, this.#namesOf(open));
     const tally = new FetchTally(missing, onProgress);
     tally.tell();
     if (open.length === 0) return;
@@ -80,7 +82,6 @@ export class WeightFetcher {
 
   async #fetchAll(needs: readonly Need[], tally: FetchTally): Promise<void> {
     const { name, settings, store, mark, signal, log } = this.#options;
-    if (settings.isOffline) throw offlineError(name, this.#namesOf(needs));
     await mark.pending(tally.missingBytes);
     try {
       const evicted = await store.makeRoom(name, tally.missingBytes, mark.id);

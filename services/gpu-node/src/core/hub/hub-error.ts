@@ -117,7 +117,7 @@ function missingError(target: HubTarget, errorCode: string | undefined): AppErro
 
 export function offlineError(what: string, missing: string): AppError {
   const message =
-    `${what}: ${missing} is not in the cache, and HF_HUB_OFFLINE is set; unset it, ` +
+    `${what}: ${missing} is not in the cache, or only in part, and HF_HUB_OFFLINE is set; unset it, ` +
     `or fetch the model while there is a network: fluxline model pull ${what}`;
   return hubError("failed_precondition", "HUB_OFFLINE", message);
 }
@@ -149,8 +149,8 @@ export function changedError(target: HubTarget, was: string, is: string): AppErr
 
 export function digestError(target: HubTarget, expected: string, found: string): AppError {
   const message =
-    `${targetText(target)}: the bytes that came have the digest ${found}, the hub's list says ` +
-    `${expected}; the file is thrown away; pull it again, or from another HF_ENDPOINT`;
+    `${targetText(target)}: its bytes have the digest ${found}, the hub's list says ${expected}; ` +
+    "the file is thrown away; pull it again, from another HF_ENDPOINT if it comes so again";
   return hubError("data_loss", "HUB_DIGEST_MISMATCH", message);
 }
 
