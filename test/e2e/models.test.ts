@@ -81,7 +81,7 @@ test("pull of a rank, and of a rank that there is not", async () => {
   const pulled = await run(["model", "pull", name, "--stages", "2", "--rank", "1"]);
   expect(pulled.code, pulled.stderr).toBe(0);
   const wrong = await run(["model", "pull", name, "--stages", "2", "--rank", "2"]);
-  expect(wrong.code).toBe(1);
+  expect(wrong.code).toBe(2);
   expect(wrong.stderr).toContain("rank");
 });
 
@@ -142,7 +142,7 @@ test.each([
     "path of a folder",
   ],
   ["a model that no hub has", ["generate", "x", "--model", "org/none"], 1, "no such model"],
-  ["a folder is not pulled", ["model", "pull", smallModel], 1, "a folder of this machine"],
+  ["a folder is not pulled", ["model", "pull", smallModel], 2, "a folder of this machine"],
 ])("%s", async (_, args, code, part) => {
   const ended = await run(args);
   expect(ended.code, ended.stderr).toBe(code);

@@ -93,7 +93,7 @@ describe("bad input", () => {
     const { code, stdout, stderr } = await plan(
       "--devices 2x24,0xH100 --dtype fp8 --max-size 1000x1000 --max-batch 0 --link-gbit x",
     );
-    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
     for (const field of [
       '--devices: has "2x24"',
       '--devices: has "0xH100"',

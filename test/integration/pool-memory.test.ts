@@ -81,6 +81,6 @@ test("a group that is told no devices registers this machine's memory", async ()
 test("a group whose devices cannot hold the model does not start, and says what is missing", async () => {
   const started = startGroupProcess(nats.url, smallModel, ["--devices", "1x0.01GiB"]);
   await expect(started).rejects.toThrow(
-    /at least 0\.\d GiB are missing.*PLAN_DOES_NOT_FIT|PLAN_DOES_NOT_FIT.*at least 0\.\d GiB/,
+    /at least 0\.\d+ GiB are missing.*PLAN_DOES_NOT_FIT|PLAN_DOES_NOT_FIT.*at least 0\.\d+ GiB/,
   );
 });
