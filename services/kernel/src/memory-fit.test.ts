@@ -150,8 +150,9 @@ function drawBound(random: Random): MemoryBound {
 }
 
 const seed = Number(process.env["FLUXLINE_SEED"] ?? Date.now() % 2 ** 31);
-test(`what is said to fit fits, and no more does (FLUXLINE_SEED=${seed})`, () => {
-  const random = new Random(seed);
+/** The first once failed: a need that is met exactly, but for the last bit. */
+test.each([511_961_239, seed])("what fits fits, and no more does (FLUXLINE_SEED=%d)", (given) => {
+  const random = new Random(given);
   for (let round = 0; round < 2000; round++) {
     const bounds = Array.from({ length: 1 + random.below(3) }, () => drawBound(random));
     const textTokens = 1 + random.below(512);

@@ -35,8 +35,16 @@ export function rowsThatFit(
     const none = memoryNeed(bound, { ...demand, rows: 0 });
     const each = memoryNeed(bound, { ...demand, rows: 1 }) - none;
     if (each <= 0) return fewest;
-    return Math.min(fewest, Math.max(1, Math.floor((bound.availableBytes - none) / each)));
+    const guess = Math.floor((bound.availableBytes - none) / each);
+    const most = unrounded(guess, (rows) => fitsMemory([bound], { ...demand, rows }));
+    return Math.min(fewest, Math.max(1, most));
   }, Infinity);
+}
+
+/** The largest number that fits, where the division that led to `guess` may have been rounded. */
+function unrounded(guess: number, fits: (count: number) => boolean): number {
+  if (fits(guess + 1)) return guess + 1;
+  return fits(guess) ? guess : guess - 1;
 }
 
 /** Pixels of the largest picture that fits, of any shape; Infinity where nothing bounds them. */
@@ -51,8 +59,10 @@ export function pixelsThatFit(
     const decoded = bound.decodeBytesPerPixel;
     const tile = bound.decodePixelsMax === 0 ? Infinity : bound.decodePixelsMax;
     const untiled = Math.floor(spare / (stepped + decoded));
-    if (untiled <= tile) return Math.min(fewest, untiled);
-    return Math.min(fewest, Math.floor((spare - decoded * tile) / stepped));
+    const guess = untiled <= tile ? untiled : Math.floor((spare - decoded * tile) / stepped);
+    if (!Number.isFinite(guess)) return fewest;
+    const fits = (pixels: number): boolean => fitsMemory([bound], { ...demand, pixels });
+    return Math.min(fewest, Math.max(0, unrounded(guess, fits)));
   }, Infinity);
 }
 
