@@ -2,7 +2,8 @@
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 
-type Environment = Readonly<Record<string, string | undefined>>;
+/** Of a process, as `process.env` has it. */
+export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Where all programs of this user keep such things: `XDG_CACHE_HOME`, or `~/.cache`. */
 export function userCaches(environment: Environment): string {

@@ -18,7 +18,8 @@ import { type CachedFile, cachedFiles, verifyFiles } from "./hub/cached-files.ts
 import { CacheStore, type StoredCommit } from "./hub/cache-store.ts";
 import type { FetchProgress } from "./hub/fetch-tally.ts";
 import { HubModel } from "./hub/hub-model.ts";
-import { type Environment, type HubSettings, hubSettings } from "./hub/hub-settings.ts";
+import type { Environment } from "./cache-folder.ts";
+import { type HubSettings, hubSettings } from "./hub/hub-settings.ts";
 import type { Use } from "./hub/use-mark.ts";
 import { isFolder } from "./model-source.ts";
 import { OptionReader, readCuts, readPlaces } from "./stage-options.ts";

@@ -6,7 +6,7 @@ import type { Component } from "../core/checkpoint.ts";
 import type { RequestCost } from "../core/image-model.ts";
 import { elementCount } from "../core/tensor.ts";
 import { describeModel } from "../models/families.ts";
-import type { Environment } from "./hub/hub-settings.ts";
+import type { Environment } from "./cache-folder.ts";
 import { openModel } from "./model-source.ts";
 
 export interface PartReport {

@@ -10,7 +10,7 @@ import type { Checkpoint } from "../core/checkpoint.ts";
 import type { FileRange, Graph } from "../core/image-model.ts";
 import { openCheckpoint } from "./checkpoint-folder.ts";
 import type { OnProgress } from "./hub/fetch-tally.ts";
-import type { Environment } from "./hub/hub-settings.ts";
+import type { Environment } from "./cache-folder.ts";
 import { prepareQuantised } from "./quantisation/quantised-cache.ts";
 import type { StartProgress } from "./start-progress.ts";
 

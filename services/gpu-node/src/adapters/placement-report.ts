@@ -26,7 +26,7 @@ import {
   RESERVE,
 } from "../models/pool-plan.ts";
 import { openGeometry } from "./checkpoint-folder.ts";
-import type { Environment } from "./hub/hub-settings.ts";
+import type { Environment } from "./cache-folder.ts";
 import { isFolder, openModel } from "./model-source.ts";
 import { PROVIDERS } from "./runner/arguments.ts";
 

@@ -23,6 +23,7 @@ import { componentsAt, deviceMap } from "../core/stage-plan.ts";
 import { describeModel } from "../models/families.ts";
 import { BlobStore } from "./blob-store.ts";
 import { type AgentIdentity, BusAgent } from "./bus-agent.ts";
+import type { Environment } from "./cache-folder.ts";
 import { Engine } from "./engine.ts";
 import type { GroupDevices } from "./group-devices.ts";
 import {
@@ -46,8 +47,6 @@ const STORES_WAIT_MS = 250;
 /** Together with the runner's grace these are less than the lifecycle's bound for one part. */
 const LAST_STEP_MS = 3_000;
 const SETTLE_MS = 4_000;
-
-type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
  * One more than there are stages, so that the next step waits at a stage that becomes free; measured

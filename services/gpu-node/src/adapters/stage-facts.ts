@@ -11,14 +11,12 @@ import { numericsClass } from "../core/numerics-class.ts";
 import { componentsAt, type ModelLayout, planDigest, type StagePlan } from "../core/stage-plan.ts";
 import { modelLayout } from "../models/families.ts";
 import type { Recipe } from "../models/network.ts";
-import { computation, type Computation } from "../models/precision.ts";
-import { quantisedFolder } from "./cache-folder.ts";
+import { computation, type Computation, isProcessor } from "../models/precision.ts";
+import { type Environment, quantisedFolder } from "./cache-folder.ts";
 import { readCpuDeviceClass } from "./cpu-class.ts";
 import { planGroup } from "./group-plan.ts";
 import type { LinkIdentity } from "./stage-link/link-identity.ts";
 import type { RankOptions } from "./stage-options.ts";
-
-type Environment = Readonly<Record<string, string | undefined>>;
 
 export interface RankFacts {
   readonly layout: ModelLayout;
@@ -99,10 +97,6 @@ function deviceFacts(
     provider: `${provider},cpu:${onHost.join("+")}`,
     deviceClass: `${deviceClass},${readCpuDeviceClass(runType)}`,
   };
-}
-
-function isProcessor(provider: string): boolean {
-  return provider === "cpu" || provider === "simulated";
 }
 
 function namesOnHost(layout: ModelLayout, plan: StagePlan): string[] {

@@ -9,6 +9,7 @@ import { type DeviceOffer, parseDevices, readSize } from "../core/device-offer.t
 import { type Precision, PRECISIONS } from "../core/precision.ts";
 import type { Place } from "../core/stage-plan.ts";
 import { LINK_GBIT_DEFAULT, LINK_GBIT_MAX } from "../models/pool-plan.ts";
+import { isProcessor } from "../models/precision.ts";
 import { type Provider, PROVIDERS } from "./runner/arguments.ts";
 import { type LinkAddress, parseLinkAddress } from "./stage-link/link-address.ts";
 import type { LinkSecurity } from "./stage-link/link-security.ts";
@@ -236,7 +237,7 @@ function readRunType(reader: OptionReader, provider: Provider): Precision {
 /** Without a name a GPU is taken for like itself only, and a group may not span two machines. */
 function readDeviceClass(reader: OptionReader, provider: Provider): string | undefined {
   if (reader.text("device-class") === undefined) return undefined;
-  if (provider !== "cpu" && provider !== "simulated") return reader.token("device-class");
+  if (!isProcessor(provider)) return reader.token("device-class");
   reader.wrong("device-class", `is for GPUs; what provider ${provider} computes on is found out`);
   return undefined;
 }

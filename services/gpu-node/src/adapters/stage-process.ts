@@ -10,6 +10,7 @@ import type { Logger } from "@fluxline/platform/log.ts";
 import type { Graph } from "../core/image-model.ts";
 import { componentsAt, sequentialGraphs } from "../core/stage-plan.ts";
 import { modelGraphs } from "../models/families.ts";
+import type { Environment } from "./cache-folder.ts";
 import { runnerDevice, simulatedStageCosts } from "./group-devices-layout.ts";
 import { openModel, prepareGraphs } from "./model-source.ts";
 import { DeviceRunner } from "./runner/device-runner.ts";
@@ -19,8 +20,6 @@ import { linkLimits } from "./stage-link/link-limits.ts";
 import type { StageOptions } from "./stage-options.ts";
 import { StageServer } from "./stage-server.ts";
 import type { StartProgress } from "./start-progress.ts";
-
-type Environment = Readonly<Record<string, string | undefined>>;
 
 export class StageProcess {
   readonly #options: StageOptions;

@@ -9,6 +9,7 @@ import type { Precision } from "../core/precision.ts";
 import type { Device, FixedChoices, PlacementProblem, PlacementResult } from "../core/placement.ts";
 import { planPreferred } from "../core/placement-plan.ts";
 import { modelSizes, planShape } from "./families.ts";
+import { isProcessor } from "./precision.ts";
 
 export interface PoolPlanRequest {
   readonly precision: Precision;
@@ -130,10 +131,10 @@ export function hostMemory(
 }
 
 export function runtimeBytesOf(provider: string): number {
-  return provider === "cpu" || provider === "simulated" ? CPU_RUNTIME_BYTES : GPU_RUNTIME_BYTES;
+  return isProcessor(provider) ? CPU_RUNTIME_BYTES : GPU_RUNTIME_BYTES;
 }
 
 /** Where the processor is the device itself, its memory is the device's: nothing is beside it. */
 function hostSpeed(provider: string): number | undefined {
-  return provider === "cpu" || provider === "simulated" ? undefined : HOST_OPERATIONS_PER_SECOND;
+  return isProcessor(provider) ? undefined : HOST_OPERATIONS_PER_SECOND;
 }

@@ -9,8 +9,10 @@ export interface Computation {
   readonly quantisedFolder?: string | undefined;
 }
 
-/** The CPU provider computes in float32 whatever it is given; GPUs are fast, and small, in 16 bits. */
-const CPU_LIKE: ReadonlySet<string> = new Set(["cpu", "simulated"]);
+/** The device is the processor itself: nothing is beside it, and its memory is the machine's. */
+export function isProcessor(provider: string): boolean {
+  return provider === "cpu" || provider === "simulated";
+}
 
 export function computation(
   precision: Precision,
@@ -18,7 +20,8 @@ export function computation(
   quantisedFolder: string,
 ): Computation {
   if (precision !== "int8") return { runType: precision };
-  return { runType: CPU_LIKE.has(provider) ? "float32" : "float16", quantisedFolder };
+  // The CPU provider computes in float32 whatever it is given; GPUs are fast, and small, in 16 bits.
+  return { runType: isProcessor(provider) ? "float32" : "float16", quantisedFolder };
 }
 
 /** Tells apart what gives different numbers: for keys of what is kept or batched. */

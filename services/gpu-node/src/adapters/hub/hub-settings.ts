@@ -7,9 +7,7 @@ import { join, resolve } from "node:path";
 import { type FieldViolation, invalidArgument } from "@fluxline/kernel/error.ts";
 import { parseByteSize } from "../../core/hub/byte-size.ts";
 import type { RetryLimits } from "../../core/hub/hub-retry.ts";
-import { cacheFolder, userCaches } from "../cache-folder.ts";
-
-export type Environment = Readonly<Record<string, string | undefined>>;
+import { cacheFolder, type Environment, userCaches } from "../cache-folder.ts";
 
 const MIB = 2 ** 20;
 const DEFAULT_ENDPOINT = "https://huggingface.co";
